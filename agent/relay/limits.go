@@ -1,0 +1,96 @@
+package relay
+
+import "time"
+
+// Limits bound what peers can make the relay hold or do. Zero values take the
+// defaults named.
+type Limits struct {
+	// StreamWindow is how many bytes of one stream and direction may wait in
+	// the relay, and so the receive window that each stream gets. Default
+	// 256 KiB.
+	StreamWindow int
+	// ConnectionWindow is the receive window that each connection gets.
+	// Default 16 MiB.
+	ConnectionWindow int
+	// BufferedBytes bounds what all streams together may have waiting before
+	// connections stop getting credit. Default 64 MiB.
+	BufferedBytes int64
+	// ReplayBytes is how much of a call's request is kept so that it can be
+	// sent again; a longer request is sent once. Default 256 KiB.
+	ReplayBytes int
+	// DownstreamStreams is how many calls one connection may have in flight.
+	// Default 10,000.
+	DownstreamStreams int
+	// UpstreamConnections is how many connections one endpoint gets at most,
+	// where its MAX_CONCURRENT_STREAMS asks for more than one. Default 8.
+	UpstreamConnections int
+	// WaitingCalls is how many calls may wait for a connection to one
+	// endpoint, or for a stream on it. Default 1,024.
+	WaitingCalls int
+	// HeaderList is the longest header list that is taken, counted as RFC
+	// 9113, 6.5.2 says. Default 64 KiB.
+	HeaderList int
+	// PrefaceTimeout is how long a new connection may take to say that it
+	// speaks HTTP/2. Default 10 s.
+	PrefaceTimeout time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	or := func(p *int, value int) {
+		if *p == 0 {
+			*p = value
+		}
+	}
+	or(&l.StreamWindow, 256<<10)
+	or(&l.ConnectionWindow, 16<<20)
+	or(&l.ReplayBytes, 256<<10)
+	or(&l.DownstreamStreams, 10_000)
+	or(&l.UpstreamConnections, 8)
+	or(&l.WaitingCalls, 1024)
+	or(&l.HeaderList, 64<<10)
+	if l.BufferedBytes == 0 {
+		l.BufferedBytes = 64 << 20
+	}
+	if l.PrefaceTimeout == 0 {
+		l.PrefaceTimeout = 10 * time.Second
+	}
+	return l
+}
+
+const (
+	// headerBlockFactor bounds a compressed header block at this many times
+	// Limits.HeaderList: past it there is no telling what the list is, and the
+	// connection ends.
+	headerBlockFactor = 4
+	// outputHighWater is how much output may wait on a connection before its
+	// streams' DATA waits in their own queues.
+	outputHighWater = 256 << 10
+	// outputLimit ends a connection whose peer makes output (answers to its
+	// PINGs, SETTINGS and resets) and doesn't read it.
+	outputLimit = 8 << 20
+	// lingerTimeout is how long a connection that ends with an error may still
+	// send, so that it reads why.
+	lingerTimeout = time.Second
+	// drainPingTimeout is how long the last GOAWAY waits for the answer to the
+	// PING sent after the first.
+	drainPingTimeout = time.Second
+)
+
+// nuisance is the budget of frames that cost the relay work and move no call:
+// a token bucket per connection. A well-behaved peer stays far below it.
+type nuisance struct {
+	spent float64
+	last  time.Duration
+}
+
+const (
+	nuisanceBurst     = 2000
+	nuisancePerSecond = 500
+)
+
+// exceeded counts one such frame at now and reports whether that was too much.
+func (n *nuisance) exceeded(now time.Duration) bool {
+	n.spent = max(n.spent-(now-n.last).Seconds()*nuisancePerSecond, 0) + 1
+	n.last = now
+	return n.spent > nuisanceBurst
+}

@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"encoding/base64"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/outrigger-rpc/outrigger/policy"
+)
+
+// drainRetryAfter is the advice to callers whose agent shuts down: about what
+// a restart takes.
+const drainRetryAfter = time.Second
+
+// refuse answers the call for the upstream and ends it: with a gRPC status
+// that explains itself, or with an HTTP status where the caller does not speak
+// gRPC. c.mu is held.
+func (c *call) refuse(b *batch, refusal *policy.Refusal) {
+	switch {
+	case !c.answered && c.req.grpc:
+		fields := append(make([]hpack.HeaderField, 0, 8),
+			hpack.HeaderField{Name: ":status", Value: "200"},
+			hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+		fields = appendStatus(fields, refusal)
+		if c.req.explain {
+			fields = append(fields, c.explanation()...)
+		}
+		c.writeDown(b, fields, true)
+	case !c.answered:
+		c.refuseHTTP(b, refusal)
+	case c.grpc:
+		// What is queued stays behind: the status is what the caller needs now.
+		d := c.down.conn
+		d.mu.Lock()
+		c.down.dropQueue()
+		d.mu.Unlock()
+		c.down.sendTrailers(b, appendStatus(make([]hpack.HeaderField, 0, 4), refusal))
+	default:
+		c.down.reset(b, codeInternal)
+	}
+	c.answered = true
+	c.end(b, policy.Refused(refusal), refusal.Message)
+}
+
+// appendStatus appends the gRPC status trailers of a refusal.
+func appendStatus(fields []hpack.HeaderField, refusal *policy.Refusal) []hpack.HeaderField {
+	details := refusal.AppendDetails(nil)
+	return append(fields,
+		hpack.HeaderField{Name: "grpc-status", Value: strconv.Itoa(int(refusal.Code()))},
+		// Messages differ from call to call: kept out of the peer's table.
+		hpack.HeaderField{Name: "grpc-message", Value: percentEncode(refusal.Message), Sensitive: true},
+		hpack.HeaderField{Name: "grpc-status-details-bin", Value: base64.RawStdEncoding.EncodeToString(details), Sensitive: true})
+}
+
+// refuseHTTP answers a caller that does not speak gRPC: the status as HTTP
+// knows it, the message as text.
+func (c *call) refuseHTTP(b *batch, refusal *policy.Refusal) {
+	d := c.down.conn
+	body := "outrigger: " + refusal.Error() + "\n"
+	fields := append(make([]hpack.HeaderField, 0, 5),
+		hpack.HeaderField{Name: ":status", Value: strconv.Itoa(httpFromCode(refusal.Code()))},
+		hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))},
+		hpack.HeaderField{Name: "outrigger-reason", Value: refusal.Reason.String()})
+	if refusal.RetryAfter > 0 {
+		seconds := (refusal.RetryAfter + time.Second - 1) / time.Second
+		fields = append(fields, hpack.HeaderField{Name: "retry-after", Value: strconv.Itoa(int(seconds))})
+	}
+	d.mu.Lock()
+	if !c.down.removed {
+		d.writeHeaders(b, c.down.id, fields, false)
+	}
+	d.mu.Unlock()
+	c.down.send(b, []byte(body), true)
+}
+
+// httpFromCode is the HTTP status of a refusal.
+func httpFromCode(code policy.Code) int {
+	switch code {
+	case policy.Unimplemented:
+		return 404
+	case policy.Unavailable:
+		return 503
+	case policy.ResourceExhausted:
+		return 429
+	case policy.DeadlineExceeded:
+		return 504
+	case policy.FailedPrecondition:
+		return 400
+	}
+	return 502
+}
+
+// percentEncode writes a status message as the gRPC protocol wants it
+// (Status-Message: percent-encoded UTF-8).
+func percentEncode(s string) string {
+	const hex = "0123456789ABCDEF"
+	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
+	i := 0
+	for i < len(s) && plain(s[i]) {
+		i++
+	}
+	if i == len(s) {
+		return s
+	}
+	b := append(make([]byte, 0, len(s)+16), s[:i]...)
+	for ; i < len(s); i++ {
+		if c := s[i]; plain(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return string(b)
+}
+
+// explanation is what outrigger-explain asks for.
+func (c *call) explanation() []hpack.HeaderField {
+	spent := c.relay.now() - c.policy.Start()
+	if c.sentAt != 0 {
+		spent = c.sentAt - c.policy.Start()
+	}
+	endpoint := ""
+	if c.attempt.Endpoint != nil {
+		endpoint = c.attempt.Endpoint.Address()
+	}
+	return []hpack.HeaderField{
+		{Name: "outrigger-endpoint", Value: endpoint},
+		{Name: "outrigger-attempts", Value: strconv.Itoa(c.policy.Attempts())},
+		{Name: "outrigger-policy-time-us", Value: strconv.FormatInt(spent.Microseconds(), 10), Sensitive: true},
+	}
+}

@@ -1,0 +1,63 @@
+package relay
+
+import "sync/atomic"
+
+// counters are the relay's own running totals.
+type counters struct {
+	accepted        atomic.Uint64
+	strangers       atomic.Uint64
+	prefaceTimeouts atomic.Uint64
+	connectFailures atomic.Uint64
+	protocolErrors  [len(errCodeNames)]atomic.Uint64
+}
+
+func (r *Relay) countProtocolError(code errCode) {
+	if int(code) < len(r.stats.protocolErrors) {
+		r.stats.protocolErrors[code].Add(1)
+	}
+}
+
+// Stats is a reading of the relay. Totals only grow.
+type Stats struct {
+	// DownstreamConnections and UpstreamConnections are open now.
+	DownstreamConnections, UpstreamConnections int
+	// ActiveCalls are in flight now.
+	ActiveCalls int
+	// BufferedBytes of requests and answers are held now: what waits for
+	// credit, and what may have to be sent again.
+	BufferedBytes int64
+	// CallsTotal arrived so far, AcceptedTotal connections were accepted.
+	CallsTotal, AcceptedTotal uint64
+	// NotHTTP2Total connections spoke something else, PrefaceTimeoutsTotal
+	// said nothing.
+	NotHTTP2Total, PrefaceTimeoutsTotal uint64
+	// ConnectFailuresTotal connects to endpoints failed.
+	ConnectFailuresTotal uint64
+	// ProtocolErrorsTotal counts connections that ended because the peer
+	// broke HTTP/2, by error code name; those that never occurred are left out.
+	ProtocolErrorsTotal map[string]uint64
+}
+
+// Stats reads the relay's figures.
+func (r *Relay) Stats() Stats {
+	s := Stats{
+		ActiveCalls: int(r.active.Load()), BufferedBytes: r.buffered.Load(),
+		CallsTotal: r.calls.Load(), AcceptedTotal: r.stats.accepted.Load(),
+		NotHTTP2Total: r.stats.strangers.Load(), PrefaceTimeoutsTotal: r.stats.prefaceTimeouts.Load(),
+		ConnectFailuresTotal: r.stats.connectFailures.Load(),
+		ProtocolErrorsTotal:  make(map[string]uint64),
+	}
+	r.mu.Lock()
+	s.DownstreamConnections = len(r.downs)
+	r.mu.Unlock()
+	r.upstreams.Range(func(_, u any) bool {
+		s.UpstreamConnections += len(u.(*upstream).all())
+		return true
+	})
+	for code := range r.stats.protocolErrors {
+		if n := r.stats.protocolErrors[code].Load(); n > 0 {
+			s.ProtocolErrorsTotal[errCode(code).String()] = n
+		}
+	}
+	return s
+}

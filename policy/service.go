@@ -1,0 +1,252 @@
+package policy
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/outrigger-rpc/outrigger/balancer"
+	"github.com/outrigger-rpc/outrigger/breaker"
+	"github.com/outrigger-rpc/outrigger/sla"
+)
+
+// maxMethods bounds how many methods of a service are told apart. Method names
+// come from callers: past the bound they share one entry, named OtherMethods.
+const maxMethods = 512
+
+// OtherMethods names the entry that methods past the bound share.
+const OtherMethods = "(other)"
+
+// Settings is a service's configuration.
+type Settings struct {
+	// Policy holds for every method without one of its own.
+	Policy Policy
+	// Methods are the overrides, by full method name ("/pkg.Service/Method")
+	// or by prefix ("/pkg.Service/"); the longest match wins.
+	Methods map[string]Policy
+}
+
+// Service is the live state that the calls to one service share. Safe for
+// concurrent use. Make it with NewService.
+type Service struct {
+	name     string
+	recorder *sla.Recorder
+	set      atomic.Pointer[balancer.Set]
+	current  atomic.Pointer[generation]
+	counts   counters
+
+	// onTransition hears of every breaker's change of state. It may be nil.
+	onTransition func(breaker.Key, breaker.Transition)
+
+	mu sync.Mutex // serialises Update, SetEndpoints and the first use of a method
+}
+
+// generation is what one Update made: settings and the methods under them.
+type generation struct {
+	settings Settings
+	service  *rule
+	rules    map[string]*rule // by Settings.Methods' key
+	methods  atomic.Pointer[map[string]*Method]
+	other    *Method
+}
+
+// rule is one policy with the breakers and the picker that it asks for.
+type rule struct {
+	policy   Policy
+	breakers *breaker.Set // nil when the breaker is off
+	picker   *balancer.Picker
+}
+
+// NewService returns a service without endpoints. onTransition, which may be
+// nil, hears of every breaker's change of state; it must not block.
+func NewService(name string, settings Settings, onTransition func(breaker.Key, breaker.Transition)) *Service {
+	s := &Service{name: name, recorder: sla.NewRecorder(sla.Options{}), onTransition: onTransition}
+	s.set.Store(balancer.NewSet(nil))
+	s.Update(settings)
+	return s
+}
+
+// Name returns the service's name.
+func (s *Service) Name() string { return s.name }
+
+// Update changes the settings. Calls that are under way end under the old
+// ones. Breakers and windows keep their state.
+func (s *Service) Update(settings Settings) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.current.Load()
+	g := &generation{settings: settings, rules: make(map[string]*rule, len(settings.Methods))}
+	var oldRule *rule
+	if old != nil {
+		oldRule = old.service
+	}
+	g.service = s.newRule(settings.Policy, oldRule)
+	for method, p := range settings.Methods {
+		oldRule = nil
+		if old != nil {
+			oldRule = old.rules[method]
+		}
+		g.rules[method] = s.newRule(p, oldRule)
+	}
+	g.other = g.newMethod(s, OtherMethods)
+	methods := make(map[string]*Method)
+	if old != nil {
+		for name, m := range *old.methods.Load() {
+			next := g.newMethod(s, name)
+			next.stream.Store(m.stream.Load())
+			methods[name] = next
+		}
+	}
+	g.methods.Store(&methods)
+	s.current.Store(g)
+}
+
+// newRule takes over what the old rule under the same name remembers.
+func (s *Service) newRule(p Policy, old *rule) *rule {
+	r := &rule{policy: p}
+	if p.Breaker.Options.Mode != breaker.Off {
+		options := p.Breaker.Options
+		if old != nil && old.breakers != nil && old.policy.Breaker.Scope == p.Breaker.Scope {
+			r.breakers = old.breakers
+			r.breakers.Update(options)
+		} else {
+			r.breakers = breaker.NewSet(options, s.onTransition)
+		}
+	}
+	if old != nil && old.picker.Policy() == p.LoadBalancing {
+		r.picker = old.picker
+	} else {
+		r.picker = balancer.NewPicker(p.LoadBalancing)
+	}
+	return r
+}
+
+// Policy returns the policy of methods without an override.
+func (s *Service) Policy() Policy { return s.current.Load().settings.Policy }
+
+// SetEndpoints changes the service's endpoints and returns those that left.
+// An endpoint whose spec is unchanged keeps its counters.
+func (s *Service) SetEndpoints(specs []balancer.Spec) (gone []*balancer.Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, gone := s.set.Load().With(specs)
+	s.set.Store(next)
+	return gone
+}
+
+// Endpoints returns the present snapshot.
+func (s *Service) Endpoints() *balancer.Set { return s.set.Load() }
+
+// Recorder returns the service's SLA windows.
+func (s *Service) Recorder() *sla.Recorder { return s.recorder }
+
+// Breakers returns every breaker that a call has used so far, with its key.
+func (s *Service) Breakers() []NamedBreaker {
+	g := s.current.Load()
+	var all []NamedBreaker
+	add := func(r *rule, override string) {
+		if r.breakers == nil {
+			return
+		}
+		for key, b := range r.breakers.All() {
+			all = append(all, NamedBreaker{Key: key, Scope: r.policy.Breaker.Scope, Override: override, Breaker: b})
+		}
+	}
+	add(g.service, "")
+	for name, r := range g.rules {
+		add(r, name)
+	}
+	return all
+}
+
+// NamedBreaker is a breaker and what it guards.
+type NamedBreaker struct {
+	Key     breaker.Key
+	Scope   Scope
+	Breaker *breaker.Breaker
+	// Override is the method override whose policy asks for the breaker; empty
+	// for the service's own policy.
+	Override string
+}
+
+// Method is one method of a service under its policy. Safe for concurrent use.
+type Method struct {
+	name    string
+	service *Service
+	rule    *rule
+	breaker *breaker.Breaker // scope SERVICE or METHOD; nil when off or by endpoint
+	stream  atomic.Bool      // a call to it has turned out to be a stream
+}
+
+// Method returns the live entry of a full method name ("/pkg.Service/Method").
+func (s *Service) Method(name string) *Method {
+	g := s.current.Load()
+	if m := (*g.methods.Load())[name]; m != nil {
+		return m
+	}
+	return s.addMethod(name)
+}
+
+func (s *Service) addMethod(name string) *Method {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.current.Load()
+	old := *g.methods.Load()
+	if m := old[name]; m != nil {
+		return m
+	}
+	if len(old) >= maxMethods {
+		if r := g.ruleFor(name); r != g.service {
+			// An override holds for methods past the bound too.
+			return g.newMethod(s, name)
+		}
+		return g.other
+	}
+	// The name may share a connection's memory; the table outlives it.
+	name = strings.Clone(name)
+	m := g.newMethod(s, name)
+	next := make(map[string]*Method, len(old)+1)
+	for k, v := range old {
+		next[k] = v
+	}
+	next[name] = m
+	g.methods.Store(&next)
+	return m
+}
+
+func (g *generation) newMethod(s *Service, name string) *Method {
+	r := g.ruleFor(name)
+	m := &Method{name: name, service: s, rule: r}
+	if r.breakers != nil {
+		switch r.policy.Breaker.Scope {
+		case ScopeService:
+			m.breaker = r.breakers.Get(breaker.Key{Service: s.name})
+		case ScopeMethod:
+			m.breaker = r.breakers.Get(breaker.Key{Service: s.name, Method: name})
+		}
+	}
+	return m
+}
+
+// ruleFor returns the rule of the longest override that the name matches.
+func (g *generation) ruleFor(name string) *rule {
+	if r := g.rules[name]; r != nil {
+		return r
+	}
+	best, found := "", g.service
+	for prefix, r := range g.rules {
+		if len(prefix) > len(best) && strings.HasSuffix(prefix, "/") && strings.HasPrefix(name, prefix) {
+			best, found = prefix, r
+		}
+	}
+	return found
+}
+
+// Name returns the full method name.
+func (m *Method) Name() string { return m.name }
+
+// Service returns the service that the method belongs to.
+func (m *Method) Service() *Service { return m.service }
+
+// Policy returns the policy that the method's calls are under.
+func (m *Method) Policy() *Policy { return &m.rule.policy }
