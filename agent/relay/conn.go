@@ -54,6 +54,7 @@ type conn struct {
 	lastStream  uint32 // highest stream id that the peer opened
 
 	granted atomic.Int64 // how many bytes the peer may send on the connection
+	flooded atomic.Bool  // the peer makes output and does not read it
 
 	mu           sync.Mutex
 	out          *buffer // what waits to be written
@@ -191,6 +192,9 @@ func (c *conn) consume(b *batch) error {
 		}
 		if err := c.handle(b, &f); err != nil {
 			return err
+		}
+		if c.flooded.Load() {
+			return &connError{codeEnhanceYourCalm, "the peer does not read what it asks for"}
 		}
 		in = in[n:]
 	}
@@ -434,7 +438,8 @@ func (c *conn) handlePing(b *batch, f *frame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.output(b, appendPing(c.pending(), true, f.payload))
+	c.output(b, appendPing(c.pending(), true, f.payload))
+	return nil
 }
 
 func (c *conn) handleGoAway(b *batch, f *frame) error {

@@ -24,14 +24,13 @@ func (c *conn) pending() []byte {
 }
 
 // output takes what pending returned, with frames appended. A peer that makes
-// output and does not read it is an error.
-func (c *conn) output(b *batch, out []byte) error {
+// output and does not read it is cut off by the reader. c.mu is held.
+func (c *conn) output(b *batch, out []byte) {
 	c.out.b = out
 	b.touch(c)
 	if len(out)+c.inWrite > outputLimit {
-		return &connError{codeEnhanceYourCalm, "the peer does not read what it asks for"}
+		c.flooded.Store(true)
 	}
-	return nil
 }
 
 // roomy reports whether DATA may be added to the output.

@@ -31,11 +31,8 @@ func (c *conn) handleSettings(b *batch, f *frame) error {
 			return err
 		}
 	}
-	err := c.output(b, appendSettingsAck(c.pending()))
+	c.output(b, appendSettingsAck(c.pending()))
 	c.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	c.side.settled(b)
 	return nil
 }

@@ -1,0 +1,98 @@
+# make help lists the targets. Everything but the targets marked below needs
+# nothing but Go.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TOOLS   := $(CURDIR)/.cache/tools
+STAMP   := $(TOOLS)/.stamp
+DEPS    := proto/.deps/protovalidate
+CORE    := breaker sla policy balancer
+# Modules of their own, so that what they need never reaches users.
+MODULES := $(patsubst %/go.mod,%,$(wildcard bench/*/go.mod test/*/go.mod))
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: ## real upstreams, real calls, faults, the report (about 20 s)
+	@go run ./cmd/agent demo
+
+.PHONY: run
+run: ## run the agent with its built-in defaults
+	go run ./cmd/agent run
+
+.PHONY: build
+build: ## bin/outrigger: one static, stripped binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/outrigger ./cmd/agent
+
+.PHONY: test
+test: ## every test that needs only Go
+	go test $(TESTFLAGS) ./...
+	cd tools && go test $(TESTFLAGS) ./corecheck
+	@for m in $(MODULES); do echo "# $$m"; (cd $$m && go test $(TESTFLAGS) ./...); done
+
+.PHONY: test-race
+test-race: ## the same with the race detector (needs a C compiler)
+	$(MAKE) test TESTFLAGS=-race
+
+.PHONY: lint
+lint: $(STAMP) $(DEPS) ## golangci-lint, buf lint, buf format, goroutines in the core
+	$(TOOLS)/golangci-lint run ./...
+	cd tools && go run ./corecheck $(addprefix ../,$(CORE))
+	$(TOOLS)/buf lint
+	$(TOOLS)/buf format -d --exit-code proto/outrigger
+	@$(MAKE) --no-print-directory breaking
+
+.PHONY: breaking
+breaking: $(STAMP) $(DEPS) ## protos against the previous commit on main
+	@if git cat-file -e HEAD~1:proto/outrigger 2>/dev/null; then \
+	  rm -rf .cache/previous && mkdir -p .cache/previous/proto/.deps && git archive HEAD~1 proto buf.yaml | tar -x -C .cache/previous && cp -r $(DEPS) .cache/previous/proto/.deps/ && \
+	  $(TOOLS)/buf breaking --against .cache/previous --path proto/outrigger; \
+	else echo "SKIPPED buf breaking: the previous commit has no proto/"; fi
+
+.PHONY: generate
+generate: $(STAMP) $(DEPS) ## gen/ from proto/
+	$(TOOLS)/buf format -w proto/outrigger
+	rm -rf gen
+	PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
+
+.PHONY: check-generated
+check-generated: generate ## fails if generate changes anything
+	@if [ -n "$$(git status --porcelain gen proto)" ]; then git --no-pager diff --stat gen proto; git status --short gen proto; echo "gen/ is out of date: run make generate and commit"; exit 1; fi
+
+.PHONY: bench
+bench: ## benchmarks of the libraries, and of their peers
+	go test -run '^$$' -bench . -benchmem ./breaker ./sla ./balancer ./policy ./agent/relay
+	@for m in $(wildcard bench/*/go.mod); do (cd $$(dirname $$m) && go test -run '^$$' -bench . -benchmem ./...); done
+
+.PHONY: bench-relay
+bench-relay: build ## proxy CPU per call beside HAProxy and nginx (needs h2load and haproxy)
+	go run ./bench/relay
+
+FUZZTIME ?= 60
+.PHONY: fuzz
+fuzz: ## every fuzz target, FUZZTIME seconds in all (60)
+	@tools/fuzz $(FUZZTIME)
+
+.PHONY: size
+size: build ## binary size, idle memory and time to ready against their budgets
+	@tools/size bin/outrigger
+
+# buf, protoc-gen-go, protoc-gen-go-grpc, golangci-lint and benchstat, built
+# once for each tools/go.sum.
+$(STAMP): tools/go.sum
+	@mkdir -p $(TOOLS)
+	cd tools && go build -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
+	  google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/perf/cmd/benchstat
+	@touch $@
+
+# buf/validate/validate.proto out of the Go module cache.
+$(DEPS): tools/go.sum
+	@cd tools && go mod download github.com/bufbuild/protovalidate
+	@mkdir -p $@/buf/validate
+	@cp -f $$(cd tools && go list -m -f '{{.Dir}}' github.com/bufbuild/protovalidate)/proto/protovalidate/buf/validate/validate.proto $@/buf/validate/
+	@chmod -R u+w $@ && touch $@
