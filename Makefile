@@ -43,8 +43,8 @@ test-race: ## the same with the race detector (needs a C compiler)
 lint: $(STAMP) $(DEPS) ## golangci-lint, buf lint, buf format, goroutines in the core
 	$(TOOLS)/golangci-lint run ./...
 	cd tools && go run ./corecheck $(addprefix ../,$(CORE))
-	$(TOOLS)/buf lint
-	$(TOOLS)/buf format -d --exit-code proto/outrigger
+	$(TOOLS)/buf lint --path proto/outrigger
+	$(TOOLS)/buf format -d --exit-code --path proto/outrigger
 	@$(MAKE) --no-print-directory breaking
 
 .PHONY: breaking
@@ -56,7 +56,7 @@ breaking: $(STAMP) $(DEPS) ## protos against the previous commit on main
 
 .PHONY: generate
 generate: $(STAMP) $(DEPS) ## gen/ from proto/
-	$(TOOLS)/buf format -w proto/outrigger
+	$(TOOLS)/buf format -w --path proto/outrigger
 	rm -rf gen
 	PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
 

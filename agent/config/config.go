@@ -1,0 +1,92 @@
+// Package config reads the agent's configuration: YAML into the messages of
+// outrigger.config.v1, their rules and ours checked, defaults applied, policies
+// inherited, and all of it resolved once into the plain values of Config.
+// Nothing behind this room sees YAML or proto.
+//
+//	c, err := config.Load("outrigger.yaml")
+//	// err, if any, is an *Error: every issue with file, line and column
+//
+// Default needs neither YAML nor rules and costs nothing.
+package config
+
+import (
+	"github.com/outrigger-rpc/outrigger/balancer"
+	"github.com/outrigger-rpc/outrigger/policy"
+)
+
+// The addresses of the built-in defaults.
+const (
+	DefaultEgress = "127.0.0.1:7600"
+	DefaultAPI    = "127.0.0.1:7601"
+	DefaultAdmin  = "127.0.0.1:7602"
+)
+
+// DefaultSampleRatio is the share of calls that are traced where nothing else
+// is written.
+const DefaultSampleRatio = 0.1
+
+// Config is a configuration, resolved. It is never changed once made.
+type Config struct {
+	// Egress, API and Admin are the addresses to open: "host:port" or
+	// "unix:PATH".
+	Egress, API, Admin string
+	Services           []Service
+	Unmatched          Unmatched
+	Telemetry          Telemetry
+}
+
+// Service is something that apps call.
+type Service struct {
+	Name string
+	// Authorities, in lower case. Empty only where Methods are given: every
+	// authority.
+	Authorities []string
+	// Methods are prefixes. Empty: every method.
+	Methods   []string
+	Endpoints []balancer.Spec
+	// Policy is whole: the defaults with what the service says on top.
+	Policy policy.Policy
+	// MethodPolicies are whole, by method or prefix.
+	MethodPolicies map[string]policy.Policy
+}
+
+// Unmatched says what happens to calls that no service matches.
+type Unmatched struct {
+	// Dial: the authority is taken as host:port. Otherwise the call is
+	// refused.
+	Dial bool
+	// Policy is what dialled authorities are under: the defaults.
+	Policy policy.Policy
+}
+
+// AccessLog says which calls are logged.
+type AccessLog uint8
+
+// The access log's modes.
+const (
+	// LogErrors, the zero value: calls that failed or were refused.
+	LogErrors AccessLog = iota
+	LogNothing
+	LogAll
+)
+
+// Telemetry says where metrics, traces and logs go.
+type Telemetry struct {
+	// OTLPEndpoint is a collector; empty: none.
+	OTLPEndpoint string
+	// SampleRatio of the calls is traced where the caller does not decide.
+	SampleRatio float64
+	// Prometheus: /metrics is served.
+	Prometheus bool
+	AccessLog  AccessLog
+}
+
+// Default returns what the agent runs with when no file is given: no services,
+// every authority is dialled and watched, nothing is enforced.
+func Default() *Config {
+	return &Config{
+		Egress: DefaultEgress, API: DefaultAPI, Admin: DefaultAdmin,
+		Unmatched: Unmatched{Dial: true, Policy: policy.Default()},
+		Telemetry: Telemetry{SampleRatio: DefaultSampleRatio, Prometheus: true},
+	}
+}

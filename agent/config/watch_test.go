@@ -1,0 +1,107 @@
+package config
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// watching starts a watch of the path and returns what it says.
+func watching(t *testing.T, path string) <-chan struct{} {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	changes, done := make(chan struct{}, 100), make(chan error, 1)
+	go func() { done <- Watch(ctx, path, func() { changes <- struct{}{} }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(50 * time.Millisecond) // the first digest is taken
+	return changes
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func seen(t *testing.T, changes <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-changes:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the change was not seen")
+	}
+}
+
+func TestWatchSeesEveryWayToChangeAFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	write(t, path, "a")
+	changes := watching(t, path)
+
+	write(t, path, "b") // in place
+	seen(t, changes)
+
+	write(t, path+".new", "c") // an editor's rename
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	seen(t, changes)
+
+	if err := os.Remove(path); err != nil { // gone and back
+		t.Fatal(err)
+	}
+	time.Sleep(2 * settle)
+	write(t, path, "d")
+	seen(t, changes)
+}
+
+func TestWatchFollowsAConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	for _, version := range []string{"1", "2"} {
+		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, version, "c.yaml"), version)
+	}
+	link := func(target, name string) {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("1", "..data")
+	link("..data/c.yaml", "c.yaml")
+	changes := watching(t, filepath.Join(dir, "c.yaml"))
+
+	link("2", "..data_tmp")
+	if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+
+	seen(t, changes)
+}
+
+func TestWatchSaysNothingOfTheSameContent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write(t, path, "a")
+	changes := watching(t, path)
+
+	write(t, path, "a")
+
+	select {
+	case <-changes:
+		t.Fatal("a change was reported")
+	case <-time.After(4 * settle):
+	}
+}
