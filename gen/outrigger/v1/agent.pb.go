@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What the agent is about.
+type Agent_Phase int32
+
+const (
+	// Not used.
+	Agent_PHASE_UNSPECIFIED Agent_Phase = 0
+	// It takes calls.
+	Agent_SERVING Agent_Phase = 1
+	// It was told to end: it finishes the calls in flight and takes no more.
+	Agent_DRAINING Agent_Phase = 2
+)
+
+// Enum value maps for Agent_Phase.
+var (
+	Agent_Phase_name = map[int32]string{
+		0: "PHASE_UNSPECIFIED",
+		1: "SERVING",
+		2: "DRAINING",
+	}
+	Agent_Phase_value = map[string]int32{
+		"PHASE_UNSPECIFIED": 0,
+		"SERVING":           1,
+		"DRAINING":          2,
+	}
+)
+
+func (x Agent_Phase) Enum() *Agent_Phase {
+	p := new(Agent_Phase)
+	*p = x
+	return p
+}
+
+func (x Agent_Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Agent_Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_outrigger_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (Agent_Phase) Type() protoreflect.EnumType {
+	return &file_outrigger_v1_agent_proto_enumTypes[0]
+}
+
+func (x Agent_Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Agent_Phase.Descriptor instead.
+func (Agent_Phase) EnumDescriptor() ([]byte, []int) {
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // Agent is what runs.
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -42,7 +95,15 @@ type Agent struct {
 	// Where this API is.
 	ApiAddress string `protobuf:"bytes,7,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
 	// Where probes and metrics are.
-	AdminAddress  string `protobuf:"bytes,8,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	AdminAddress string `protobuf:"bytes,8,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	// How long it has been running.
+	Uptime *durationpb.Duration `protobuf:"bytes,9,opt,name=uptime,proto3" json:"uptime,omitempty"`
+	// When the configuration that holds now was loaded.
+	ConfigLoaded *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=config_loaded,json=configLoaded,proto3" json:"config_loaded,omitempty"`
+	// When a reload was last tried, whatever came of it; unset: never.
+	LastReload *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_reload,json=lastReload,proto3" json:"last_reload,omitempty"`
+	// SERVING, or DRAINING once it was told to end.
+	Phase         Agent_Phase `protobuf:"varint,12,opt,name=phase,proto3,enum=outrigger.v1.Agent_Phase" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +194,34 @@ func (x *Agent) GetAdminAddress() string {
 	return ""
 }
 
+func (x *Agent) GetUptime() *durationpb.Duration {
+	if x != nil {
+		return x.Uptime
+	}
+	return nil
+}
+
+func (x *Agent) GetConfigLoaded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConfigLoaded
+	}
+	return nil
+}
+
+func (x *Agent) GetLastReload() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastReload
+	}
+	return nil
+}
+
+func (x *Agent) GetPhase() Agent_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Agent_PHASE_UNSPECIFIED
+}
+
 // Status is the agent at a glance.
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -140,7 +229,7 @@ type Status struct {
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// What runs.
 	Agent *Agent `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
-	// In the order of their names.
+	// In the order of their names: all, or the busiest 200.
 	Services []*ServiceStatus `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	// Calls in flight.
 	ActiveCalls int64 `protobuf:"varint,4,opt,name=active_calls,json=activeCalls,proto3" json:"active_calls,omitempty"`
@@ -148,8 +237,15 @@ type Status struct {
 	DownstreamConnections int32 `protobuf:"varint,5,opt,name=downstream_connections,json=downstreamConnections,proto3" json:"downstream_connections,omitempty"`
 	// Connections to endpoints.
 	UpstreamConnections int32 `protobuf:"varint,6,opt,name=upstream_connections,json=upstreamConnections,proto3" json:"upstream_connections,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Services that are left out of services.
+	OmittedServices int32 `protobuf:"varint,7,opt,name=omitted_services,json=omittedServices,proto3" json:"omitted_services,omitempty"`
+	// Calls that arrived since the start.
+	CallsTotal uint64 `protobuf:"varint,8,opt,name=calls_total,json=callsTotal,proto3" json:"calls_total,omitempty"`
+	// Bytes of requests and answers that the agent holds now: what waits for a
+	// slower side, and what may have to be sent again.
+	BufferedBytes int64 `protobuf:"varint,9,opt,name=buffered_bytes,json=bufferedBytes,proto3" json:"buffered_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -224,21 +320,44 @@ func (x *Status) GetUpstreamConnections() int32 {
 	return 0
 }
 
-// ServiceStatus is one service over the last 10 seconds, and its totals.
+func (x *Status) GetOmittedServices() int32 {
+	if x != nil {
+		return x.OmittedServices
+	}
+	return 0
+}
+
+func (x *Status) GetCallsTotal() uint64 {
+	if x != nil {
+		return x.CallsTotal
+	}
+	return 0
+}
+
+func (x *Status) GetBufferedBytes() int64 {
+	if x != nil {
+		return x.BufferedBytes
+	}
+	return 0
+}
+
+// ServiceStatus is one service over the last 10 seconds, and its totals since
+// the start.
 type ServiceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The service.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Calls a second.
+	// Calls a second over the last 10 seconds.
 	CallsPerSecond float64 `protobuf:"fixed64,2,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
 	// Calls of the last 10 seconds that were answered, in percent; 0 without
 	// calls.
 	Availability float64 `protobuf:"fixed64,3,opt,name=availability,proto3" json:"availability,omitempty"`
-	// Median latency in milliseconds.
+	// Median latency of the last 10 seconds in milliseconds; 0 without calls.
+	// Here and below, calls that got no answer are slower than all that did.
 	P50Ms float64 `protobuf:"fixed64,4,opt,name=p50_ms,json=p50Ms,proto3" json:"p50_ms,omitempty"`
-	// 95th percentile in milliseconds.
+	// 95th percentile in milliseconds; 0 without calls.
 	P95Ms float64 `protobuf:"fixed64,5,opt,name=p95_ms,json=p95Ms,proto3" json:"p95_ms,omitempty"`
-	// 99th percentile in milliseconds.
+	// 99th percentile in milliseconds; 0 without calls.
 	P99Ms float64 `protobuf:"fixed64,6,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
 	// Attempts under way.
 	InFlight int64 `protobuf:"varint,7,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
@@ -249,12 +368,29 @@ type ServiceStatus struct {
 	// The share of all calls that policies in OBSERVE would have refused, in
 	// percent, since the start.
 	WouldRefusePercent float64 `protobuf:"fixed64,10,opt,name=would_refuse_percent,json=wouldRefusePercent,proto3" json:"would_refuse_percent,omitempty"`
-	// The service's endpoints.
+	// The service's endpoints in the order of their addresses, at most 200.
 	Endpoints []*Endpoint `protobuf:"bytes,11,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// The service's breakers.
-	Breakers      []*Breaker `protobuf:"bytes,12,rep,name=breakers,proto3" json:"breakers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The service's breakers: those that are not CLOSED first, then in the order
+	// of their names; at most 200.
+	Breakers []*Breaker `protobuf:"bytes,12,rep,name=breakers,proto3" json:"breakers,omitempty"`
+	// Calls of the last 10 seconds that were answered without a failure code, in
+	// percent; 0 without calls.
+	SuccessRate float64 `protobuf:"fixed64,13,opt,name=success_rate,json=successRate,proto3" json:"success_rate,omitempty"`
+	// Calls of the last 10 seconds that the figures go by: all but those that
+	// their callers gave up.
+	Counted uint64 `protobuf:"varint,14,opt,name=counted,proto3" json:"counted,omitempty"`
+	// Calls that ended since the start.
+	CallsTotal uint64 `protobuf:"varint,15,opt,name=calls_total,json=callsTotal,proto3" json:"calls_total,omitempty"`
+	// Attempts that were made again since the start.
+	RetriesTotal uint64 `protobuf:"varint,16,opt,name=retries_total,json=retriesTotal,proto3" json:"retries_total,omitempty"`
+	// Calls that policies in OBSERVE would have refused, since the start.
+	WouldRefuse uint64 `protobuf:"varint,17,opt,name=would_refuse,json=wouldRefuse,proto3" json:"would_refuse,omitempty"`
+	// Endpoints that are left out of endpoints.
+	OmittedEndpoints int32 `protobuf:"varint,18,opt,name=omitted_endpoints,json=omittedEndpoints,proto3" json:"omitted_endpoints,omitempty"`
+	// Breakers that are left out of breakers.
+	OmittedBreakers int32 `protobuf:"varint,19,opt,name=omitted_breakers,json=omittedBreakers,proto3" json:"omitted_breakers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ServiceStatus) Reset() {
@@ -371,6 +507,55 @@ func (x *ServiceStatus) GetBreakers() []*Breaker {
 	return nil
 }
 
+func (x *ServiceStatus) GetSuccessRate() float64 {
+	if x != nil {
+		return x.SuccessRate
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetCounted() uint64 {
+	if x != nil {
+		return x.Counted
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetCallsTotal() uint64 {
+	if x != nil {
+		return x.CallsTotal
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetRetriesTotal() uint64 {
+	if x != nil {
+		return x.RetriesTotal
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetWouldRefuse() uint64 {
+	if x != nil {
+		return x.WouldRefuse
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetOmittedEndpoints() int32 {
+	if x != nil {
+		return x.OmittedEndpoints
+	}
+	return 0
+}
+
+func (x *ServiceStatus) GetOmittedBreakers() int32 {
+	if x != nil {
+		return x.OmittedBreakers
+	}
+	return 0
+}
+
 // GetAgentRequest asks for the agent.
 type GetAgentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -456,7 +641,9 @@ func (x *GetAgentResponse) GetAgent() *Agent {
 
 // GetStatusRequest asks for the status.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this service; empty: all.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -489,6 +676,13 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetStatusRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
 }
 
 // GetStatusResponse is the status.
@@ -540,8 +734,10 @@ func (x *GetStatusResponse) GetStatus() *Status {
 // WatchStatusRequest asks for the status again and again.
 type WatchStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How often. Unset: 1s.
-	Interval      *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// How often, from 100ms to 1h. Unset: 1s.
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Only this service; empty: all.
+	Service       string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +777,13 @@ func (x *WatchStatusRequest) GetInterval() *durationpb.Duration {
 		return x.Interval
 	}
 	return nil
+}
+
+func (x *WatchStatusRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
 }
 
 // WatchStatusResponse is the status.
@@ -717,7 +920,7 @@ var File_outrigger_v1_agent_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18outrigger/v1/agent.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aoutrigger/v1/breaker.proto\x1a\x1boutrigger/v1/endpoint.proto\"\xb5\x02\n" +
+	"\x18outrigger/v1/agent.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aoutrigger/v1/breaker.proto\x1a\x1boutrigger/v1/endpoint.proto\"\xd2\x04\n" +
 	"\x05Agent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x1f\n" +
@@ -728,14 +931,28 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x0eegress_address\x18\x06 \x01(\tR\regressAddress\x12\x1f\n" +
 	"\vapi_address\x18\a \x01(\tR\n" +
 	"apiAddress\x12#\n" +
-	"\radmin_address\x18\b \x01(\tR\fadminAddress\"\xa5\x02\n" +
+	"\radmin_address\x18\b \x01(\tR\fadminAddress\x121\n" +
+	"\x06uptime\x18\t \x01(\v2\x19.google.protobuf.DurationR\x06uptime\x12?\n" +
+	"\rconfig_loaded\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\fconfigLoaded\x12;\n" +
+	"\vlast_reload\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastReload\x12/\n" +
+	"\x05phase\x18\f \x01(\x0e2\x19.outrigger.v1.Agent.PhaseR\x05phase\"9\n" +
+	"\x05Phase\x12\x15\n" +
+	"\x11PHASE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aSERVING\x10\x01\x12\f\n" +
+	"\bDRAINING\x10\x02\"\x98\x03\n" +
 	"\x06Status\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12)\n" +
 	"\x05agent\x18\x02 \x01(\v2\x13.outrigger.v1.AgentR\x05agent\x127\n" +
 	"\bservices\x18\x03 \x03(\v2\x1b.outrigger.v1.ServiceStatusR\bservices\x12!\n" +
 	"\factive_calls\x18\x04 \x01(\x03R\vactiveCalls\x125\n" +
 	"\x16downstream_connections\x18\x05 \x01(\x05R\x15downstreamConnections\x121\n" +
-	"\x14upstream_connections\x18\x06 \x01(\x05R\x13upstreamConnections\"\xea\x04\n" +
+	"\x14upstream_connections\x18\x06 \x01(\x05R\x13upstreamConnections\x12)\n" +
+	"\x10omitted_services\x18\a \x01(\x05R\x0fomittedServices\x12\x1f\n" +
+	"\vcalls_total\x18\b \x01(\x04R\n" +
+	"callsTotal\x12%\n" +
+	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xe8\x06\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10calls_per_second\x18\x02 \x01(\x01R\x0ecallsPerSecond\x12\"\n" +
@@ -749,7 +966,15 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x14would_refuse_percent\x18\n" +
 	" \x01(\x01R\x12wouldRefusePercent\x124\n" +
 	"\tendpoints\x18\v \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\x121\n" +
-	"\bbreakers\x18\f \x03(\v2\x15.outrigger.v1.BreakerR\bbreakers\x1a;\n" +
+	"\bbreakers\x18\f \x03(\v2\x15.outrigger.v1.BreakerR\bbreakers\x12!\n" +
+	"\fsuccess_rate\x18\r \x01(\x01R\vsuccessRate\x12\x18\n" +
+	"\acounted\x18\x0e \x01(\x04R\acounted\x12\x1f\n" +
+	"\vcalls_total\x18\x0f \x01(\x04R\n" +
+	"callsTotal\x12#\n" +
+	"\rretries_total\x18\x10 \x01(\x04R\fretriesTotal\x12!\n" +
+	"\fwould_refuse\x18\x11 \x01(\x04R\vwouldRefuse\x12+\n" +
+	"\x11omitted_endpoints\x18\x12 \x01(\x05R\x10omittedEndpoints\x12)\n" +
+	"\x10omitted_breakers\x18\x13 \x01(\x05R\x0fomittedBreakers\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a8\n" +
@@ -759,12 +984,14 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x11\n" +
 	"\x0fGetAgentRequest\"=\n" +
 	"\x10GetAgentResponse\x12)\n" +
-	"\x05agent\x18\x01 \x01(\v2\x13.outrigger.v1.AgentR\x05agent\"\x12\n" +
-	"\x10GetStatusRequest\"A\n" +
+	"\x05agent\x18\x01 \x01(\v2\x13.outrigger.v1.AgentR\x05agent\"6\n" +
+	"\x10GetStatusRequest\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"A\n" +
 	"\x11GetStatusResponse\x12,\n" +
-	"\x06status\x18\x01 \x01(\v2\x14.outrigger.v1.StatusR\x06status\"_\n" +
+	"\x06status\x18\x01 \x01(\v2\x14.outrigger.v1.StatusR\x06status\"\x83\x01\n" +
 	"\x12WatchStatusRequest\x12I\n" +
-	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\"C\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\x12\"\n" +
+	"\aservice\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"C\n" +
 	"\x13WatchStatusResponse\x12,\n" +
 	"\x06status\x18\x01 \x01(\v2\x14.outrigger.v1.StatusR\x06status\"\x0f\n" +
 	"\rReloadRequest\";\n" +
@@ -790,53 +1017,59 @@ func file_outrigger_v1_agent_proto_rawDescGZIP() []byte {
 	return file_outrigger_v1_agent_proto_rawDescData
 }
 
+var file_outrigger_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_outrigger_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_outrigger_v1_agent_proto_goTypes = []any{
-	(*Agent)(nil),                 // 0: outrigger.v1.Agent
-	(*Status)(nil),                // 1: outrigger.v1.Status
-	(*ServiceStatus)(nil),         // 2: outrigger.v1.ServiceStatus
-	(*GetAgentRequest)(nil),       // 3: outrigger.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),      // 4: outrigger.v1.GetAgentResponse
-	(*GetStatusRequest)(nil),      // 5: outrigger.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 6: outrigger.v1.GetStatusResponse
-	(*WatchStatusRequest)(nil),    // 7: outrigger.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),   // 8: outrigger.v1.WatchStatusResponse
-	(*ReloadRequest)(nil),         // 9: outrigger.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 10: outrigger.v1.ReloadResponse
-	nil,                           // 11: outrigger.v1.ServiceStatus.RefusalsEntry
-	nil,                           // 12: outrigger.v1.ServiceStatus.CodesEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Endpoint)(nil),              // 14: outrigger.v1.Endpoint
-	(*Breaker)(nil),               // 15: outrigger.v1.Breaker
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(Agent_Phase)(0),              // 0: outrigger.v1.Agent.Phase
+	(*Agent)(nil),                 // 1: outrigger.v1.Agent
+	(*Status)(nil),                // 2: outrigger.v1.Status
+	(*ServiceStatus)(nil),         // 3: outrigger.v1.ServiceStatus
+	(*GetAgentRequest)(nil),       // 4: outrigger.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),      // 5: outrigger.v1.GetAgentResponse
+	(*GetStatusRequest)(nil),      // 6: outrigger.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 7: outrigger.v1.GetStatusResponse
+	(*WatchStatusRequest)(nil),    // 8: outrigger.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),   // 9: outrigger.v1.WatchStatusResponse
+	(*ReloadRequest)(nil),         // 10: outrigger.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 11: outrigger.v1.ReloadResponse
+	nil,                           // 12: outrigger.v1.ServiceStatus.RefusalsEntry
+	nil,                           // 13: outrigger.v1.ServiceStatus.CodesEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*Endpoint)(nil),              // 16: outrigger.v1.Endpoint
+	(*Breaker)(nil),               // 17: outrigger.v1.Breaker
 }
 var file_outrigger_v1_agent_proto_depIdxs = []int32{
-	13, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
-	13, // 1: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
-	0,  // 2: outrigger.v1.Status.agent:type_name -> outrigger.v1.Agent
-	2,  // 3: outrigger.v1.Status.services:type_name -> outrigger.v1.ServiceStatus
-	11, // 4: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
-	12, // 5: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
-	14, // 6: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
-	15, // 7: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
-	0,  // 8: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
-	1,  // 9: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
-	16, // 10: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
-	1,  // 11: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
-	0,  // 12: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
-	3,  // 13: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
-	5,  // 14: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
-	7,  // 15: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
-	9,  // 16: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
-	4,  // 17: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
-	6,  // 18: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
-	8,  // 19: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
-	10, // 20: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
+	15, // 1: outrigger.v1.Agent.uptime:type_name -> google.protobuf.Duration
+	14, // 2: outrigger.v1.Agent.config_loaded:type_name -> google.protobuf.Timestamp
+	14, // 3: outrigger.v1.Agent.last_reload:type_name -> google.protobuf.Timestamp
+	0,  // 4: outrigger.v1.Agent.phase:type_name -> outrigger.v1.Agent.Phase
+	14, // 5: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
+	1,  // 6: outrigger.v1.Status.agent:type_name -> outrigger.v1.Agent
+	3,  // 7: outrigger.v1.Status.services:type_name -> outrigger.v1.ServiceStatus
+	12, // 8: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
+	13, // 9: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
+	16, // 10: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
+	17, // 11: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
+	1,  // 12: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
+	2,  // 13: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
+	15, // 14: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
+	2,  // 15: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
+	1,  // 16: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
+	4,  // 17: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
+	6,  // 18: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
+	8,  // 19: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
+	10, // 20: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
+	5,  // 21: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
+	7,  // 22: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
+	9,  // 23: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
+	11, // 24: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_agent_proto_init() }
@@ -851,13 +1084,14 @@ func file_outrigger_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_agent_proto_rawDesc), len(file_outrigger_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_outrigger_v1_agent_proto_goTypes,
 		DependencyIndexes: file_outrigger_v1_agent_proto_depIdxs,
+		EnumInfos:         file_outrigger_v1_agent_proto_enumTypes,
 		MessageInfos:      file_outrigger_v1_agent_proto_msgTypes,
 	}.Build()
 	File_outrigger_v1_agent_proto = out.File

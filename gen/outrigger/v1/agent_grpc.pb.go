@@ -29,13 +29,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AgentService shows the agent as a whole.
+// AgentService shows the agent as a whole. On the way it tells where time
+// goes, what was refused and why, and what policies in OBSERVE would have done.
 type AgentServiceClient interface {
 	// Says what runs, since when and with which configuration.
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*GetAgentResponse, error)
 	// Shows services, endpoints, breakers, rates and latency at a glance.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// Sends the status again and again.
+	// Sends the status at once and then at every interval, until the caller goes
+	// or the agent ends (UNAVAILABLE).
 	WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error)
 	// Reads the configuration file again.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
@@ -102,13 +104,15 @@ func (c *agentServiceClient) Reload(ctx context.Context, in *ReloadRequest, opts
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
 //
-// AgentService shows the agent as a whole.
+// AgentService shows the agent as a whole. On the way it tells where time
+// goes, what was refused and why, and what policies in OBSERVE would have done.
 type AgentServiceServer interface {
 	// Says what runs, since when and with which configuration.
 	GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error)
 	// Shows services, endpoints, breakers, rates and latency at a glance.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// Sends the status again and again.
+	// Sends the status at once and then at every interval, until the caller goes
+	// or the agent ends (UNAVAILABLE).
 	WatchStatus(*WatchStatusRequest, grpc.ServerStreamingServer[WatchStatusResponse]) error
 	// Reads the configuration file again.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)

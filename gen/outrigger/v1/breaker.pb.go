@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -140,8 +141,10 @@ func (Breaker_Mode) EnumDescriptor() ([]byte, []int) {
 // Breaker is a circuit breaker.
 type Breaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "greeter", "greeter/helloworld.Greeter/SayHello" or
-	// "greeter@127.0.0.1:50051", after its scope.
+	// After what it guards: "greeter" (SERVICE),
+	// "greeter/helloworld.Greeter/SayHello" (METHOD) or "greeter@127.0.0.1:50051"
+	// (ENDPOINT). That of a method override has the override's method or prefix
+	// after the service: "greeter/helloworld.Greeter/@127.0.0.1:50051".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The service.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
@@ -168,9 +171,17 @@ type Breaker struct {
 	// Probes in flight.
 	ProbesInFlight uint32 `protobuf:"varint,13,opt,name=probes_in_flight,json=probesInFlight,proto3" json:"probes_in_flight,omitempty"`
 	// An operator opened it.
-	Forced        bool `protobuf:"varint,14,opt,name=forced,proto3" json:"forced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Forced bool `protobuf:"varint,14,opt,name=forced,proto3" json:"forced,omitempty"`
+	// Since when it has been in its state; unset: from its first call on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=since,proto3" json:"since,omitempty"`
+	// Calls in its sliding window; 0 where it looks at no rate.
+	WindowCalls uint64 `protobuf:"varint,16,opt,name=window_calls,json=windowCalls,proto3" json:"window_calls,omitempty"`
+	// Failures in its sliding window; 0 where it looks at no rate.
+	WindowFailures uint64 `protobuf:"varint,17,opt,name=window_failures,json=windowFailures,proto3" json:"window_failures,omitempty"`
+	// Slow calls in its sliding window; 0 where it looks at no rate.
+	WindowSlowCalls uint64 `protobuf:"varint,18,opt,name=window_slow_calls,json=windowSlowCalls,proto3" json:"window_slow_calls,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Breaker) Reset() {
@@ -301,6 +312,117 @@ func (x *Breaker) GetForced() bool {
 	return false
 }
 
+func (x *Breaker) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Breaker) GetWindowCalls() uint64 {
+	if x != nil {
+		return x.WindowCalls
+	}
+	return 0
+}
+
+func (x *Breaker) GetWindowFailures() uint64 {
+	if x != nil {
+		return x.WindowFailures
+	}
+	return 0
+}
+
+func (x *Breaker) GetWindowSlowCalls() uint64 {
+	if x != nil {
+		return x.WindowSlowCalls
+	}
+	return 0
+}
+
+// BreakerTransition is a change of state.
+type BreakerTransition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state before.
+	From Breaker_State `protobuf:"varint,1,opt,name=from,proto3,enum=outrigger.v1.Breaker_State" json:"from,omitempty"`
+	// The state after.
+	To Breaker_State `protobuf:"varint,2,opt,name=to,proto3,enum=outrigger.v1.Breaker_State" json:"to,omitempty"`
+	// When.
+	At *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// Why, in plain words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Changes between the message before and this one that were too fast to be
+	// told one by one; from is the state before the first of them.
+	Skipped       uint64 `protobuf:"varint,5,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BreakerTransition) Reset() {
+	*x = BreakerTransition{}
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BreakerTransition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BreakerTransition) ProtoMessage() {}
+
+func (x *BreakerTransition) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BreakerTransition.ProtoReflect.Descriptor instead.
+func (*BreakerTransition) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BreakerTransition) GetFrom() Breaker_State {
+	if x != nil {
+		return x.From
+	}
+	return Breaker_STATE_UNSPECIFIED
+}
+
+func (x *BreakerTransition) GetTo() Breaker_State {
+	if x != nil {
+		return x.To
+	}
+	return Breaker_STATE_UNSPECIFIED
+}
+
+func (x *BreakerTransition) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *BreakerTransition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BreakerTransition) GetSkipped() uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
 // ListBreakersRequest asks for a page.
 type ListBreakersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -316,7 +438,7 @@ type ListBreakersRequest struct {
 
 func (x *ListBreakersRequest) Reset() {
 	*x = ListBreakersRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[1]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +450,7 @@ func (x *ListBreakersRequest) String() string {
 func (*ListBreakersRequest) ProtoMessage() {}
 
 func (x *ListBreakersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[1]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +463,7 @@ func (x *ListBreakersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBreakersRequest.ProtoReflect.Descriptor instead.
 func (*ListBreakersRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{1}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListBreakersRequest) GetPageSize() int32 {
@@ -378,7 +500,7 @@ type ListBreakersResponse struct {
 
 func (x *ListBreakersResponse) Reset() {
 	*x = ListBreakersResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[2]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +512,7 @@ func (x *ListBreakersResponse) String() string {
 func (*ListBreakersResponse) ProtoMessage() {}
 
 func (x *ListBreakersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[2]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +525,7 @@ func (x *ListBreakersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBreakersResponse.ProtoReflect.Descriptor instead.
 func (*ListBreakersResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{2}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListBreakersResponse) GetBreakers() []*Breaker {
@@ -431,7 +553,7 @@ type GetBreakerRequest struct {
 
 func (x *GetBreakerRequest) Reset() {
 	*x = GetBreakerRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[3]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +565,7 @@ func (x *GetBreakerRequest) String() string {
 func (*GetBreakerRequest) ProtoMessage() {}
 
 func (x *GetBreakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[3]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +578,7 @@ func (x *GetBreakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBreakerRequest.ProtoReflect.Descriptor instead.
 func (*GetBreakerRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetBreakerRequest) GetName() string {
@@ -477,7 +599,7 @@ type GetBreakerResponse struct {
 
 func (x *GetBreakerResponse) Reset() {
 	*x = GetBreakerResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[4]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +611,7 @@ func (x *GetBreakerResponse) String() string {
 func (*GetBreakerResponse) ProtoMessage() {}
 
 func (x *GetBreakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[4]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +624,7 @@ func (x *GetBreakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBreakerResponse.ProtoReflect.Descriptor instead.
 func (*GetBreakerResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetBreakerResponse) GetBreaker() *Breaker {
@@ -516,14 +638,17 @@ func (x *GetBreakerResponse) GetBreaker() *Breaker {
 type WatchBreakersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this service's; empty: all.
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How often to look for breakers that came, went or changed their mode, from
+	// 100ms to 1h; a change of state is sent at once. Unset: 1s.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchBreakersRequest) Reset() {
 	*x = WatchBreakersRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[5]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +660,7 @@ func (x *WatchBreakersRequest) String() string {
 func (*WatchBreakersRequest) ProtoMessage() {}
 
 func (x *WatchBreakersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[5]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +673,7 @@ func (x *WatchBreakersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBreakersRequest.ProtoReflect.Descriptor instead.
 func (*WatchBreakersRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchBreakersRequest) GetService() string {
@@ -558,18 +683,30 @@ func (x *WatchBreakersRequest) GetService() string {
 	return ""
 }
 
-// WatchBreakersResponse is a breaker that is new or changed.
+func (x *WatchBreakersRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchBreakersResponse is a breaker that is new, changed or gone.
 type WatchBreakersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The breaker.
-	Breaker       *Breaker `protobuf:"bytes,1,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	Breaker *Breaker `protobuf:"bytes,1,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// The change of state that the message tells of; unset for a breaker that is
+	// new to the caller, changed its mode or is gone.
+	Transition *BreakerTransition `protobuf:"bytes,2,opt,name=transition,proto3" json:"transition,omitempty"`
+	// It exists no longer: a reload took it away.
+	Gone          bool `protobuf:"varint,3,opt,name=gone,proto3" json:"gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchBreakersResponse) Reset() {
 	*x = WatchBreakersResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[6]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +718,7 @@ func (x *WatchBreakersResponse) String() string {
 func (*WatchBreakersResponse) ProtoMessage() {}
 
 func (x *WatchBreakersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[6]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +731,7 @@ func (x *WatchBreakersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBreakersResponse.ProtoReflect.Descriptor instead.
 func (*WatchBreakersResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchBreakersResponse) GetBreaker() *Breaker {
@@ -602,6 +739,20 @@ func (x *WatchBreakersResponse) GetBreaker() *Breaker {
 		return x.Breaker
 	}
 	return nil
+}
+
+func (x *WatchBreakersResponse) GetTransition() *BreakerTransition {
+	if x != nil {
+		return x.Transition
+	}
+	return nil
+}
+
+func (x *WatchBreakersResponse) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // OpenBreakerRequest names a breaker.
@@ -615,7 +766,7 @@ type OpenBreakerRequest struct {
 
 func (x *OpenBreakerRequest) Reset() {
 	*x = OpenBreakerRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[7]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +778,7 @@ func (x *OpenBreakerRequest) String() string {
 func (*OpenBreakerRequest) ProtoMessage() {}
 
 func (x *OpenBreakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[7]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +791,7 @@ func (x *OpenBreakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenBreakerRequest.ProtoReflect.Descriptor instead.
 func (*OpenBreakerRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OpenBreakerRequest) GetName() string {
@@ -661,7 +812,7 @@ type OpenBreakerResponse struct {
 
 func (x *OpenBreakerResponse) Reset() {
 	*x = OpenBreakerResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[8]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +824,7 @@ func (x *OpenBreakerResponse) String() string {
 func (*OpenBreakerResponse) ProtoMessage() {}
 
 func (x *OpenBreakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[8]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +837,7 @@ func (x *OpenBreakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenBreakerResponse.ProtoReflect.Descriptor instead.
 func (*OpenBreakerResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *OpenBreakerResponse) GetBreaker() *Breaker {
@@ -707,7 +858,7 @@ type CloseBreakerRequest struct {
 
 func (x *CloseBreakerRequest) Reset() {
 	*x = CloseBreakerRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[9]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +870,7 @@ func (x *CloseBreakerRequest) String() string {
 func (*CloseBreakerRequest) ProtoMessage() {}
 
 func (x *CloseBreakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[9]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +883,7 @@ func (x *CloseBreakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseBreakerRequest.ProtoReflect.Descriptor instead.
 func (*CloseBreakerRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CloseBreakerRequest) GetName() string {
@@ -753,7 +904,7 @@ type CloseBreakerResponse struct {
 
 func (x *CloseBreakerResponse) Reset() {
 	*x = CloseBreakerResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[10]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +916,7 @@ func (x *CloseBreakerResponse) String() string {
 func (*CloseBreakerResponse) ProtoMessage() {}
 
 func (x *CloseBreakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[10]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +929,7 @@ func (x *CloseBreakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseBreakerResponse.ProtoReflect.Descriptor instead.
 func (*CloseBreakerResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CloseBreakerResponse) GetBreaker() *Breaker {
@@ -799,7 +950,7 @@ type ResetBreakerRequest struct {
 
 func (x *ResetBreakerRequest) Reset() {
 	*x = ResetBreakerRequest{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[11]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +962,7 @@ func (x *ResetBreakerRequest) String() string {
 func (*ResetBreakerRequest) ProtoMessage() {}
 
 func (x *ResetBreakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[11]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +975,7 @@ func (x *ResetBreakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetBreakerRequest.ProtoReflect.Descriptor instead.
 func (*ResetBreakerRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResetBreakerRequest) GetName() string {
@@ -845,7 +996,7 @@ type ResetBreakerResponse struct {
 
 func (x *ResetBreakerResponse) Reset() {
 	*x = ResetBreakerResponse{}
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[12]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1008,7 @@ func (x *ResetBreakerResponse) String() string {
 func (*ResetBreakerResponse) ProtoMessage() {}
 
 func (x *ResetBreakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_breaker_proto_msgTypes[12]
+	mi := &file_outrigger_v1_breaker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1021,7 @@ func (x *ResetBreakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetBreakerResponse.ProtoReflect.Descriptor instead.
 func (*ResetBreakerResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_v1_breaker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResetBreakerResponse) GetBreaker() *Breaker {
@@ -884,7 +1035,7 @@ var File_outrigger_v1_breaker_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_breaker_proto_rawDesc = "" +
 	"\n" +
-	"\x1aoutrigger/v1/breaker.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
+	"\x1aoutrigger/v1/breaker.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x06\n" +
 	"\aBreaker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x16\n" +
@@ -901,7 +1052,11 @@ const file_outrigger_v1_breaker_proto_rawDesc = "" +
 	"\fwould_refuse\x18\v \x01(\x04R\vwouldRefuse\x12 \n" +
 	"\vtransitions\x18\f \x01(\x04R\vtransitions\x12(\n" +
 	"\x10probes_in_flight\x18\r \x01(\rR\x0eprobesInFlight\x12\x16\n" +
-	"\x06forced\x18\x0e \x01(\bR\x06forced\"C\n" +
+	"\x06forced\x18\x0e \x01(\bR\x06forced\x120\n" +
+	"\x05since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
+	"\fwindow_calls\x18\x10 \x01(\x04R\vwindowCalls\x12'\n" +
+	"\x0fwindow_failures\x18\x11 \x01(\x04R\x0ewindowFailures\x12*\n" +
+	"\x11window_slow_calls\x18\x12 \x01(\x04R\x0fwindowSlowCalls\"C\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -912,34 +1067,49 @@ const file_outrigger_v1_breaker_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aENFORCE\x10\x01\x12\v\n" +
 	"\aOBSERVE\x10\x02\x12\a\n" +
-	"\x03OFF\x10\x03\"\x81\x01\n" +
+	"\x03OFF\x10\x03\"\xcf\x01\n" +
+	"\x11BreakerTransition\x12/\n" +
+	"\x04from\x18\x01 \x01(\x0e2\x1b.outrigger.v1.Breaker.StateR\x04from\x12+\n" +
+	"\x02to\x18\x02 \x01(\x0e2\x1b.outrigger.v1.Breaker.StateR\x02to\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\askipped\x18\x05 \x01(\x04R\askipped\"\x8b\x01\n" +
 	"\x13ListBreakersRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\x18\n" +
-	"\aservice\x18\x03 \x01(\tR\aservice\"q\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\"\n" +
+	"\aservice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"q\n" +
 	"\x14ListBreakersResponse\x121\n" +
 	"\bbreakers\x18\x01 \x03(\v2\x15.outrigger.v1.BreakerR\bbreakers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
-	"\x11GetBreakerRequest\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"E\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
+	"\x11GetBreakerRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"E\n" +
 	"\x12GetBreakerResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"0\n" +
-	"\x14WatchBreakersRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"H\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"\x85\x01\n" +
+	"\x14WatchBreakersRequest\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\x12I\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\"\x9d\x01\n" +
 	"\x15WatchBreakersResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"1\n" +
-	"\x12OpenBreakerRequest\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"F\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\x12?\n" +
+	"\n" +
+	"transition\x18\x02 \x01(\v2\x1f.outrigger.v1.BreakerTransitionR\n" +
+	"transition\x12\x12\n" +
+	"\x04gone\x18\x03 \x01(\bR\x04gone\"4\n" +
+	"\x12OpenBreakerRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"F\n" +
 	"\x13OpenBreakerResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"2\n" +
-	"\x13CloseBreakerRequest\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"G\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"5\n" +
+	"\x13CloseBreakerRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"G\n" +
 	"\x14CloseBreakerResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"2\n" +
-	"\x13ResetBreakerRequest\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04name\"G\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"5\n" +
+	"\x13ResetBreakerRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"G\n" +
 	"\x14ResetBreakerResponse\x12/\n" +
 	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker2\x96\x04\n" +
 	"\x0eBreakerService\x12U\n" +
@@ -965,52 +1135,60 @@ func file_outrigger_v1_breaker_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_breaker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_v1_breaker_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_outrigger_v1_breaker_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_outrigger_v1_breaker_proto_goTypes = []any{
 	(Breaker_State)(0),            // 0: outrigger.v1.Breaker.State
 	(Breaker_Mode)(0),             // 1: outrigger.v1.Breaker.Mode
 	(*Breaker)(nil),               // 2: outrigger.v1.Breaker
-	(*ListBreakersRequest)(nil),   // 3: outrigger.v1.ListBreakersRequest
-	(*ListBreakersResponse)(nil),  // 4: outrigger.v1.ListBreakersResponse
-	(*GetBreakerRequest)(nil),     // 5: outrigger.v1.GetBreakerRequest
-	(*GetBreakerResponse)(nil),    // 6: outrigger.v1.GetBreakerResponse
-	(*WatchBreakersRequest)(nil),  // 7: outrigger.v1.WatchBreakersRequest
-	(*WatchBreakersResponse)(nil), // 8: outrigger.v1.WatchBreakersResponse
-	(*OpenBreakerRequest)(nil),    // 9: outrigger.v1.OpenBreakerRequest
-	(*OpenBreakerResponse)(nil),   // 10: outrigger.v1.OpenBreakerResponse
-	(*CloseBreakerRequest)(nil),   // 11: outrigger.v1.CloseBreakerRequest
-	(*CloseBreakerResponse)(nil),  // 12: outrigger.v1.CloseBreakerResponse
-	(*ResetBreakerRequest)(nil),   // 13: outrigger.v1.ResetBreakerRequest
-	(*ResetBreakerResponse)(nil),  // 14: outrigger.v1.ResetBreakerResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*BreakerTransition)(nil),     // 3: outrigger.v1.BreakerTransition
+	(*ListBreakersRequest)(nil),   // 4: outrigger.v1.ListBreakersRequest
+	(*ListBreakersResponse)(nil),  // 5: outrigger.v1.ListBreakersResponse
+	(*GetBreakerRequest)(nil),     // 6: outrigger.v1.GetBreakerRequest
+	(*GetBreakerResponse)(nil),    // 7: outrigger.v1.GetBreakerResponse
+	(*WatchBreakersRequest)(nil),  // 8: outrigger.v1.WatchBreakersRequest
+	(*WatchBreakersResponse)(nil), // 9: outrigger.v1.WatchBreakersResponse
+	(*OpenBreakerRequest)(nil),    // 10: outrigger.v1.OpenBreakerRequest
+	(*OpenBreakerResponse)(nil),   // 11: outrigger.v1.OpenBreakerResponse
+	(*CloseBreakerRequest)(nil),   // 12: outrigger.v1.CloseBreakerRequest
+	(*CloseBreakerResponse)(nil),  // 13: outrigger.v1.CloseBreakerResponse
+	(*ResetBreakerRequest)(nil),   // 14: outrigger.v1.ResetBreakerRequest
+	(*ResetBreakerResponse)(nil),  // 15: outrigger.v1.ResetBreakerResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_outrigger_v1_breaker_proto_depIdxs = []int32{
 	0,  // 0: outrigger.v1.Breaker.state:type_name -> outrigger.v1.Breaker.State
 	1,  // 1: outrigger.v1.Breaker.mode:type_name -> outrigger.v1.Breaker.Mode
-	15, // 2: outrigger.v1.Breaker.open_until:type_name -> google.protobuf.Timestamp
-	2,  // 3: outrigger.v1.ListBreakersResponse.breakers:type_name -> outrigger.v1.Breaker
-	2,  // 4: outrigger.v1.GetBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
-	2,  // 5: outrigger.v1.WatchBreakersResponse.breaker:type_name -> outrigger.v1.Breaker
-	2,  // 6: outrigger.v1.OpenBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
-	2,  // 7: outrigger.v1.CloseBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
-	2,  // 8: outrigger.v1.ResetBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
-	3,  // 9: outrigger.v1.BreakerService.ListBreakers:input_type -> outrigger.v1.ListBreakersRequest
-	5,  // 10: outrigger.v1.BreakerService.GetBreaker:input_type -> outrigger.v1.GetBreakerRequest
-	7,  // 11: outrigger.v1.BreakerService.WatchBreakers:input_type -> outrigger.v1.WatchBreakersRequest
-	9,  // 12: outrigger.v1.BreakerService.OpenBreaker:input_type -> outrigger.v1.OpenBreakerRequest
-	11, // 13: outrigger.v1.BreakerService.CloseBreaker:input_type -> outrigger.v1.CloseBreakerRequest
-	13, // 14: outrigger.v1.BreakerService.ResetBreaker:input_type -> outrigger.v1.ResetBreakerRequest
-	4,  // 15: outrigger.v1.BreakerService.ListBreakers:output_type -> outrigger.v1.ListBreakersResponse
-	6,  // 16: outrigger.v1.BreakerService.GetBreaker:output_type -> outrigger.v1.GetBreakerResponse
-	8,  // 17: outrigger.v1.BreakerService.WatchBreakers:output_type -> outrigger.v1.WatchBreakersResponse
-	10, // 18: outrigger.v1.BreakerService.OpenBreaker:output_type -> outrigger.v1.OpenBreakerResponse
-	12, // 19: outrigger.v1.BreakerService.CloseBreaker:output_type -> outrigger.v1.CloseBreakerResponse
-	14, // 20: outrigger.v1.BreakerService.ResetBreaker:output_type -> outrigger.v1.ResetBreakerResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	16, // 2: outrigger.v1.Breaker.open_until:type_name -> google.protobuf.Timestamp
+	16, // 3: outrigger.v1.Breaker.since:type_name -> google.protobuf.Timestamp
+	0,  // 4: outrigger.v1.BreakerTransition.from:type_name -> outrigger.v1.Breaker.State
+	0,  // 5: outrigger.v1.BreakerTransition.to:type_name -> outrigger.v1.Breaker.State
+	16, // 6: outrigger.v1.BreakerTransition.at:type_name -> google.protobuf.Timestamp
+	2,  // 7: outrigger.v1.ListBreakersResponse.breakers:type_name -> outrigger.v1.Breaker
+	2,  // 8: outrigger.v1.GetBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
+	17, // 9: outrigger.v1.WatchBreakersRequest.interval:type_name -> google.protobuf.Duration
+	2,  // 10: outrigger.v1.WatchBreakersResponse.breaker:type_name -> outrigger.v1.Breaker
+	3,  // 11: outrigger.v1.WatchBreakersResponse.transition:type_name -> outrigger.v1.BreakerTransition
+	2,  // 12: outrigger.v1.OpenBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
+	2,  // 13: outrigger.v1.CloseBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
+	2,  // 14: outrigger.v1.ResetBreakerResponse.breaker:type_name -> outrigger.v1.Breaker
+	4,  // 15: outrigger.v1.BreakerService.ListBreakers:input_type -> outrigger.v1.ListBreakersRequest
+	6,  // 16: outrigger.v1.BreakerService.GetBreaker:input_type -> outrigger.v1.GetBreakerRequest
+	8,  // 17: outrigger.v1.BreakerService.WatchBreakers:input_type -> outrigger.v1.WatchBreakersRequest
+	10, // 18: outrigger.v1.BreakerService.OpenBreaker:input_type -> outrigger.v1.OpenBreakerRequest
+	12, // 19: outrigger.v1.BreakerService.CloseBreaker:input_type -> outrigger.v1.CloseBreakerRequest
+	14, // 20: outrigger.v1.BreakerService.ResetBreaker:input_type -> outrigger.v1.ResetBreakerRequest
+	5,  // 21: outrigger.v1.BreakerService.ListBreakers:output_type -> outrigger.v1.ListBreakersResponse
+	7,  // 22: outrigger.v1.BreakerService.GetBreaker:output_type -> outrigger.v1.GetBreakerResponse
+	9,  // 23: outrigger.v1.BreakerService.WatchBreakers:output_type -> outrigger.v1.WatchBreakersResponse
+	11, // 24: outrigger.v1.BreakerService.OpenBreaker:output_type -> outrigger.v1.OpenBreakerResponse
+	13, // 25: outrigger.v1.BreakerService.CloseBreaker:output_type -> outrigger.v1.CloseBreakerResponse
+	15, // 26: outrigger.v1.BreakerService.ResetBreaker:output_type -> outrigger.v1.ResetBreakerResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_breaker_proto_init() }
@@ -1024,7 +1202,7 @@ func file_outrigger_v1_breaker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_breaker_proto_rawDesc), len(file_outrigger_v1_breaker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

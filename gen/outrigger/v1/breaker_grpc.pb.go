@@ -37,7 +37,8 @@ type BreakerServiceClient interface {
 	ListBreakers(ctx context.Context, in *ListBreakersRequest, opts ...grpc.CallOption) (*ListBreakersResponse, error)
 	// Shows one breaker.
 	GetBreaker(ctx context.Context, in *GetBreakerRequest, opts ...grpc.CallOption) (*GetBreakerResponse, error)
-	// Sends every breaker at first, then each one that changed.
+	// Sends every breaker at first, then each one whose state or mode changed, as
+	// it happens; until the caller goes or the agent ends (UNAVAILABLE).
 	WatchBreakers(ctx context.Context, in *WatchBreakersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBreakersResponse], error)
 	// Opens a breaker until it is closed or reset.
 	OpenBreaker(ctx context.Context, in *OpenBreakerRequest, opts ...grpc.CallOption) (*OpenBreakerResponse, error)
@@ -134,7 +135,8 @@ type BreakerServiceServer interface {
 	ListBreakers(context.Context, *ListBreakersRequest) (*ListBreakersResponse, error)
 	// Shows one breaker.
 	GetBreaker(context.Context, *GetBreakerRequest) (*GetBreakerResponse, error)
-	// Sends every breaker at first, then each one that changed.
+	// Sends every breaker at first, then each one whose state or mode changed, as
+	// it happens; until the caller goes or the agent ends (UNAVAILABLE).
 	WatchBreakers(*WatchBreakersRequest, grpc.ServerStreamingServer[WatchBreakersResponse]) error
 	// Opens a breaker until it is closed or reset.
 	OpenBreaker(context.Context, *OpenBreakerRequest) (*OpenBreakerResponse, error)

@@ -10,6 +10,8 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -106,8 +108,10 @@ type Endpoint struct {
 	Failures uint64 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
 	// Its share relative to the others.
 	Weight uint32 `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
-	// Its failure domain.
-	Zone          string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Its failure domain; empty: unknown.
+	Zone string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Since when it has been in its state, drains aside; unset: from the start.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +207,13 @@ func (x *Endpoint) GetZone() string {
 		return x.Zone
 	}
 	return ""
+}
+
+func (x *Endpoint) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // ListEndpointsRequest asks for a page.
@@ -324,18 +335,131 @@ func (x *ListEndpointsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// WatchEndpointsRequest asks for changes.
+type WatchEndpointsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this service's; empty: all.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How often to look, from 100ms to 1h; what this API changes is sent at once.
+	// Unset: 1s.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEndpointsRequest) Reset() {
+	*x = WatchEndpointsRequest{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEndpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEndpointsRequest) ProtoMessage() {}
+
+func (x *WatchEndpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEndpointsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEndpointsRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchEndpointsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *WatchEndpointsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchEndpointsResponse is an endpoint that is new, changed or gone.
+type WatchEndpointsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The endpoint.
+	Endpoint *Endpoint `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The service has it no longer.
+	Gone          bool `protobuf:"varint,2,opt,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEndpointsResponse) Reset() {
+	*x = WatchEndpointsResponse{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEndpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEndpointsResponse) ProtoMessage() {}
+
+func (x *WatchEndpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEndpointsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEndpointsResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchEndpointsResponse) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+func (x *WatchEndpointsResponse) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 // DrainEndpointRequest names an address.
 type DrainEndpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The address, in every service that has it.
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The address, such as "127.0.0.1:50051".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Only in this service; empty: in every service that has it.
+	Service       string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainEndpointRequest) Reset() {
 	*x = DrainEndpointRequest{}
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[3]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +471,7 @@ func (x *DrainEndpointRequest) String() string {
 func (*DrainEndpointRequest) ProtoMessage() {}
 
 func (x *DrainEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[3]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,12 +484,19 @@ func (x *DrainEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainEndpointRequest.ProtoReflect.Descriptor instead.
 func (*DrainEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DrainEndpointRequest) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *DrainEndpointRequest) GetService() string {
+	if x != nil {
+		return x.Service
 	}
 	return ""
 }
@@ -381,7 +512,7 @@ type DrainEndpointResponse struct {
 
 func (x *DrainEndpointResponse) Reset() {
 	*x = DrainEndpointResponse{}
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[4]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +524,7 @@ func (x *DrainEndpointResponse) String() string {
 func (*DrainEndpointResponse) ProtoMessage() {}
 
 func (x *DrainEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[4]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +537,7 @@ func (x *DrainEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainEndpointResponse.ProtoReflect.Descriptor instead.
 func (*DrainEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DrainEndpointResponse) GetEndpoints() []*Endpoint {
@@ -419,15 +550,17 @@ func (x *DrainEndpointResponse) GetEndpoints() []*Endpoint {
 // UndrainEndpointRequest names an address.
 type UndrainEndpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The address, in every service that has it.
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The address, such as "127.0.0.1:50051".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Only in this service; empty: in every service that has it.
+	Service       string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UndrainEndpointRequest) Reset() {
 	*x = UndrainEndpointRequest{}
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[5]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +572,7 @@ func (x *UndrainEndpointRequest) String() string {
 func (*UndrainEndpointRequest) ProtoMessage() {}
 
 func (x *UndrainEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[5]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,12 +585,19 @@ func (x *UndrainEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainEndpointRequest.ProtoReflect.Descriptor instead.
 func (*UndrainEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UndrainEndpointRequest) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *UndrainEndpointRequest) GetService() string {
+	if x != nil {
+		return x.Service
 	}
 	return ""
 }
@@ -473,7 +613,7 @@ type UndrainEndpointResponse struct {
 
 func (x *UndrainEndpointResponse) Reset() {
 	*x = UndrainEndpointResponse{}
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[6]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +625,7 @@ func (x *UndrainEndpointResponse) String() string {
 func (*UndrainEndpointResponse) ProtoMessage() {}
 
 func (x *UndrainEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_endpoint_proto_msgTypes[6]
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +638,7 @@ func (x *UndrainEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainEndpointResponse.ProtoReflect.Descriptor instead.
 func (*UndrainEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UndrainEndpointResponse) GetEndpoints() []*Endpoint {
@@ -512,7 +652,7 @@ var File_outrigger_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\"\xea\x02\n" +
+	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x122\n" +
@@ -522,7 +662,9 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\x05calls\x18\x06 \x01(\x04R\x05calls\x12\x1a\n" +
 	"\bfailures\x18\a \x01(\x04R\bfailures\x12\x16\n" +
 	"\x06weight\x18\b \x01(\rR\x06weight\x12\x12\n" +
-	"\x04zone\x18\t \x01(\tR\x04zone\"c\n" +
+	"\x04zone\x18\t \x01(\tR\x04zone\x120\n" +
+	"\x05since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"c\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\x0e\n" +
@@ -530,26 +672,37 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"CONNECTING\x10\x02\x12\r\n" +
 	"\tUNHEALTHY\x10\x03\x12\v\n" +
 	"\aEJECTED\x10\x04\x12\f\n" +
-	"\bDRAINING\x10\x05\"\x82\x01\n" +
+	"\bDRAINING\x10\x05\"\x8c\x01\n" +
 	"\x14ListEndpointsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\x18\n" +
-	"\aservice\x18\x03 \x01(\tR\aservice\"u\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\"\n" +
+	"\aservice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"u\n" +
 	"\x15ListEndpointsResponse\x124\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"9\n" +
-	"\x14DrainEndpointRequest\x12!\n" +
-	"\aaddress\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\"M\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x01\n" +
+	"\x15WatchEndpointsRequest\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\x12I\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\"`\n" +
+	"\x16WatchEndpointsResponse\x122\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x16.outrigger.v1.EndpointR\bendpoint\x12\x12\n" +
+	"\x04gone\x18\x02 \x01(\bR\x04gone\"`\n" +
+	"\x14DrainEndpointRequest\x12$\n" +
+	"\aaddress\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aaddress\x12\"\n" +
+	"\aservice\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"M\n" +
 	"\x15DrainEndpointResponse\x124\n" +
-	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\";\n" +
-	"\x16UndrainEndpointRequest\x12!\n" +
-	"\aaddress\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aaddress\"O\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\"b\n" +
+	"\x16UndrainEndpointRequest\x12$\n" +
+	"\aaddress\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aaddress\x12\"\n" +
+	"\aservice\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"O\n" +
 	"\x17UndrainEndpointResponse\x124\n" +
-	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints2\xa5\x02\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints2\x84\x03\n" +
 	"\x0fEndpointService\x12X\n" +
-	"\rListEndpoints\x12\".outrigger.v1.ListEndpointsRequest\x1a#.outrigger.v1.ListEndpointsResponse\x12X\n" +
+	"\rListEndpoints\x12\".outrigger.v1.ListEndpointsRequest\x1a#.outrigger.v1.ListEndpointsResponse\x12]\n" +
+	"\x0eWatchEndpoints\x12#.outrigger.v1.WatchEndpointsRequest\x1a$.outrigger.v1.WatchEndpointsResponse0\x01\x12X\n" +
 	"\rDrainEndpoint\x12\".outrigger.v1.DrainEndpointRequest\x1a#.outrigger.v1.DrainEndpointResponse\x12^\n" +
 	"\x0fUndrainEndpoint\x12$.outrigger.v1.UndrainEndpointRequest\x1a%.outrigger.v1.UndrainEndpointResponseB\xb3\x01\n" +
 	"\x10com.outrigger.v1B\rEndpointProtoP\x01Z?github.com/outrigger-rpc/outrigger/gen/outrigger/v1;outriggerv1\xa2\x02\x03OXX\xaa\x02\fOutrigger.V1\xca\x02\fOutrigger\\V1\xe2\x02\x18Outrigger\\V1\\GPBMetadata\xea\x02\rOutrigger::V1b\x06proto3"
@@ -567,33 +720,42 @@ func file_outrigger_v1_endpoint_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_endpoint_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_outrigger_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_outrigger_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_outrigger_v1_endpoint_proto_goTypes = []any{
 	(Endpoint_State)(0),             // 0: outrigger.v1.Endpoint.State
 	(*Endpoint)(nil),                // 1: outrigger.v1.Endpoint
 	(*ListEndpointsRequest)(nil),    // 2: outrigger.v1.ListEndpointsRequest
 	(*ListEndpointsResponse)(nil),   // 3: outrigger.v1.ListEndpointsResponse
-	(*DrainEndpointRequest)(nil),    // 4: outrigger.v1.DrainEndpointRequest
-	(*DrainEndpointResponse)(nil),   // 5: outrigger.v1.DrainEndpointResponse
-	(*UndrainEndpointRequest)(nil),  // 6: outrigger.v1.UndrainEndpointRequest
-	(*UndrainEndpointResponse)(nil), // 7: outrigger.v1.UndrainEndpointResponse
+	(*WatchEndpointsRequest)(nil),   // 4: outrigger.v1.WatchEndpointsRequest
+	(*WatchEndpointsResponse)(nil),  // 5: outrigger.v1.WatchEndpointsResponse
+	(*DrainEndpointRequest)(nil),    // 6: outrigger.v1.DrainEndpointRequest
+	(*DrainEndpointResponse)(nil),   // 7: outrigger.v1.DrainEndpointResponse
+	(*UndrainEndpointRequest)(nil),  // 8: outrigger.v1.UndrainEndpointRequest
+	(*UndrainEndpointResponse)(nil), // 9: outrigger.v1.UndrainEndpointResponse
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
 }
 var file_outrigger_v1_endpoint_proto_depIdxs = []int32{
-	0, // 0: outrigger.v1.Endpoint.state:type_name -> outrigger.v1.Endpoint.State
-	1, // 1: outrigger.v1.ListEndpointsResponse.endpoints:type_name -> outrigger.v1.Endpoint
-	1, // 2: outrigger.v1.DrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
-	1, // 3: outrigger.v1.UndrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
-	2, // 4: outrigger.v1.EndpointService.ListEndpoints:input_type -> outrigger.v1.ListEndpointsRequest
-	4, // 5: outrigger.v1.EndpointService.DrainEndpoint:input_type -> outrigger.v1.DrainEndpointRequest
-	6, // 6: outrigger.v1.EndpointService.UndrainEndpoint:input_type -> outrigger.v1.UndrainEndpointRequest
-	3, // 7: outrigger.v1.EndpointService.ListEndpoints:output_type -> outrigger.v1.ListEndpointsResponse
-	5, // 8: outrigger.v1.EndpointService.DrainEndpoint:output_type -> outrigger.v1.DrainEndpointResponse
-	7, // 9: outrigger.v1.EndpointService.UndrainEndpoint:output_type -> outrigger.v1.UndrainEndpointResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0,  // 0: outrigger.v1.Endpoint.state:type_name -> outrigger.v1.Endpoint.State
+	10, // 1: outrigger.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	1,  // 2: outrigger.v1.ListEndpointsResponse.endpoints:type_name -> outrigger.v1.Endpoint
+	11, // 3: outrigger.v1.WatchEndpointsRequest.interval:type_name -> google.protobuf.Duration
+	1,  // 4: outrigger.v1.WatchEndpointsResponse.endpoint:type_name -> outrigger.v1.Endpoint
+	1,  // 5: outrigger.v1.DrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
+	1,  // 6: outrigger.v1.UndrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
+	2,  // 7: outrigger.v1.EndpointService.ListEndpoints:input_type -> outrigger.v1.ListEndpointsRequest
+	4,  // 8: outrigger.v1.EndpointService.WatchEndpoints:input_type -> outrigger.v1.WatchEndpointsRequest
+	6,  // 9: outrigger.v1.EndpointService.DrainEndpoint:input_type -> outrigger.v1.DrainEndpointRequest
+	8,  // 10: outrigger.v1.EndpointService.UndrainEndpoint:input_type -> outrigger.v1.UndrainEndpointRequest
+	3,  // 11: outrigger.v1.EndpointService.ListEndpoints:output_type -> outrigger.v1.ListEndpointsResponse
+	5,  // 12: outrigger.v1.EndpointService.WatchEndpoints:output_type -> outrigger.v1.WatchEndpointsResponse
+	7,  // 13: outrigger.v1.EndpointService.DrainEndpoint:output_type -> outrigger.v1.DrainEndpointResponse
+	9,  // 14: outrigger.v1.EndpointService.UndrainEndpoint:output_type -> outrigger.v1.UndrainEndpointResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_endpoint_proto_init() }
@@ -607,7 +769,7 @@ func file_outrigger_v1_endpoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_endpoint_proto_rawDesc), len(file_outrigger_v1_endpoint_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	EndpointService_ListEndpoints_FullMethodName   = "/outrigger.v1.EndpointService/ListEndpoints"
+	EndpointService_WatchEndpoints_FullMethodName  = "/outrigger.v1.EndpointService/WatchEndpoints"
 	EndpointService_DrainEndpoint_FullMethodName   = "/outrigger.v1.EndpointService/DrainEndpoint"
 	EndpointService_UndrainEndpoint_FullMethodName = "/outrigger.v1.EndpointService/UndrainEndpoint"
 )
@@ -32,6 +33,9 @@ const (
 type EndpointServiceClient interface {
 	// Lists endpoints in the order of service and address.
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
+	// Sends every endpoint at first, then each one whose state, weight or zone
+	// changed; until the caller goes or the agent ends (UNAVAILABLE).
+	WatchEndpoints(ctx context.Context, in *WatchEndpointsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEndpointsResponse], error)
 	// Stops new calls to an address; those under way finish.
 	DrainEndpoint(ctx context.Context, in *DrainEndpointRequest, opts ...grpc.CallOption) (*DrainEndpointResponse, error)
 	// Lets calls to the address come again.
@@ -55,6 +59,25 @@ func (c *endpointServiceClient) ListEndpoints(ctx context.Context, in *ListEndpo
 	}
 	return out, nil
 }
+
+func (c *endpointServiceClient) WatchEndpoints(ctx context.Context, in *WatchEndpointsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEndpointsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EndpointService_ServiceDesc.Streams[0], EndpointService_WatchEndpoints_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEndpointsRequest, WatchEndpointsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EndpointService_WatchEndpointsClient = grpc.ServerStreamingClient[WatchEndpointsResponse]
 
 func (c *endpointServiceClient) DrainEndpoint(ctx context.Context, in *DrainEndpointRequest, opts ...grpc.CallOption) (*DrainEndpointResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -84,6 +107,9 @@ func (c *endpointServiceClient) UndrainEndpoint(ctx context.Context, in *Undrain
 type EndpointServiceServer interface {
 	// Lists endpoints in the order of service and address.
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
+	// Sends every endpoint at first, then each one whose state, weight or zone
+	// changed; until the caller goes or the agent ends (UNAVAILABLE).
+	WatchEndpoints(*WatchEndpointsRequest, grpc.ServerStreamingServer[WatchEndpointsResponse]) error
 	// Stops new calls to an address; those under way finish.
 	DrainEndpoint(context.Context, *DrainEndpointRequest) (*DrainEndpointResponse, error)
 	// Lets calls to the address come again.
@@ -100,6 +126,9 @@ type UnimplementedEndpointServiceServer struct{}
 
 func (UnimplementedEndpointServiceServer) ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEndpoints not implemented")
+}
+func (UnimplementedEndpointServiceServer) WatchEndpoints(*WatchEndpointsRequest, grpc.ServerStreamingServer[WatchEndpointsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEndpoints not implemented")
 }
 func (UnimplementedEndpointServiceServer) DrainEndpoint(context.Context, *DrainEndpointRequest) (*DrainEndpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrainEndpoint not implemented")
@@ -145,6 +174,17 @@ func _EndpointService_ListEndpoints_Handler(srv interface{}, ctx context.Context
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _EndpointService_WatchEndpoints_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEndpointsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EndpointServiceServer).WatchEndpoints(m, &grpc.GenericServerStream[WatchEndpointsRequest, WatchEndpointsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EndpointService_WatchEndpointsServer = grpc.ServerStreamingServer[WatchEndpointsResponse]
 
 func _EndpointService_DrainEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DrainEndpointRequest)
@@ -202,6 +242,12 @@ var EndpointService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _EndpointService_UndrainEndpoint_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEndpoints",
+			Handler:       _EndpointService_WatchEndpoints_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "outrigger/v1/endpoint.proto",
 }

@@ -122,7 +122,7 @@ type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The service.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// The window, such as "5m0s".
+	// The window that was asked for: "10s", "1m", "5m" or "1h".
 	Window string `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
 	// Calls in the window, those that their callers gave up included.
 	Calls uint64 `protobuf:"varint,3,opt,name=calls,proto3" json:"calls,omitempty"`
@@ -133,14 +133,30 @@ type Report struct {
 	Availability *Figure `protobuf:"bytes,5,opt,name=availability,proto3" json:"availability,omitempty"`
 	// Calls that were answered without a failure code, in percent.
 	SuccessRate *Figure `protobuf:"bytes,6,opt,name=success_rate,json=successRate,proto3" json:"success_rate,omitempty"`
-	// Latency quantiles.
+	// The latency quantiles that have a target.
 	Latency []*LatencyFigure `protobuf:"bytes,7,rep,name=latency,proto3" json:"latency,omitempty"`
-	// The share of the error budget that is left, 1 to below 0.
+	// The share of the error budget that is left: 1 is untouched, 0 is spent,
+	// less is overspent. It goes by budget_span, not by the window.
 	BudgetLeft float64 `protobuf:"fixed64,8,opt,name=budget_left,json=budgetLeft,proto3" json:"budget_left,omitempty"`
-	// How fast the budget is used: 1 uses it up exactly by its window's end.
+	// How fast the window's calls use the budget: 1 uses it up exactly by the end
+	// of its own window, 10 in a tenth of it.
 	BurnRate float64 `protobuf:"fixed64,9,opt,name=burn_rate,json=burnRate,proto3" json:"burn_rate,omitempty"`
 	// Calls in the window that count: those that callers gave up don't.
-	Counted       uint64 `protobuf:"varint,10,opt,name=counted,proto3" json:"counted,omitempty"`
+	Counted uint64 `protobuf:"varint,10,opt,name=counted,proto3" json:"counted,omitempty"`
+	// The median latency in milliseconds; 0 without data. A call that got no
+	// answer is slower than all that did.
+	P50Ms float64 `protobuf:"fixed64,11,opt,name=p50_ms,json=p50Ms,proto3" json:"p50_ms,omitempty"`
+	// The 95th percentile in milliseconds; 0 without data.
+	P95Ms float64 `protobuf:"fixed64,12,opt,name=p95_ms,json=p95Ms,proto3" json:"p95_ms,omitempty"`
+	// The 99th percentile in milliseconds; 0 without data.
+	P99Ms float64 `protobuf:"fixed64,13,opt,name=p99_ms,json=p99Ms,proto3" json:"p99_ms,omitempty"`
+	// The time that the window's figures really cover: less than the window where
+	// the service is younger, and by up to a slice otherwise.
+	Span *durationpb.Duration `protobuf:"bytes,14,opt,name=span,proto3" json:"span,omitempty"`
+	// The time that budget_left goes by.
+	BudgetSpan *durationpb.Duration `protobuf:"bytes,15,opt,name=budget_span,json=budgetSpan,proto3" json:"budget_span,omitempty"`
+	// Calls in the window that callers gave up; no figure counts them.
+	Excluded      uint64 `protobuf:"varint,16,opt,name=excluded,proto3" json:"excluded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +261,48 @@ func (x *Report) GetCounted() uint64 {
 	return 0
 }
 
+func (x *Report) GetP50Ms() float64 {
+	if x != nil {
+		return x.P50Ms
+	}
+	return 0
+}
+
+func (x *Report) GetP95Ms() float64 {
+	if x != nil {
+		return x.P95Ms
+	}
+	return 0
+}
+
+func (x *Report) GetP99Ms() float64 {
+	if x != nil {
+		return x.P99Ms
+	}
+	return 0
+}
+
+func (x *Report) GetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *Report) GetBudgetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.BudgetSpan
+	}
+	return nil
+}
+
+func (x *Report) GetExcluded() uint64 {
+	if x != nil {
+		return x.Excluded
+	}
+	return 0
+}
+
 // Figure is a percentage against its target.
 type Figure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -316,10 +374,13 @@ type LatencyFigure struct {
 	Quantile float64 `protobuf:"fixed64,1,opt,name=quantile,proto3" json:"quantile,omitempty"`
 	// In milliseconds; 0 without data.
 	ValueMs float64 `protobuf:"fixed64,2,opt,name=value_ms,json=valueMs,proto3" json:"value_ms,omitempty"`
-	// In milliseconds; 0: no target, for information.
+	// In milliseconds.
 	TargetMs float64 `protobuf:"fixed64,3,opt,name=target_ms,json=targetMs,proto3" json:"target_ms,omitempty"`
-	// Whether it was kept; NO_DATA where there is no target.
-	Verdict       Verdict_Value `protobuf:"varint,4,opt,name=verdict,proto3,enum=outrigger.v1.Verdict_Value" json:"verdict,omitempty"`
+	// Whether it was kept.
+	Verdict Verdict_Value `protobuf:"varint,4,opt,name=verdict,proto3,enum=outrigger.v1.Verdict_Value" json:"verdict,omitempty"`
+	// The quantile falls on a call that got no answer: the target is missed, and
+	// value_ms is a lower bound.
+	Unanswered    bool `protobuf:"varint,5,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,13 +443,24 @@ func (x *LatencyFigure) GetVerdict() Verdict_Value {
 	return Verdict_VALUE_UNSPECIFIED
 }
 
+func (x *LatencyFigure) GetUnanswered() bool {
+	if x != nil {
+		return x.Unanswered
+	}
+	return false
+}
+
 // ListReportsRequest asks for reports.
 type ListReportsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this service's; empty: all.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// How far back: 10s, 1m, 5m or 1h. Unset: 5m.
-	Window        *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// At most so many; 0: 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,11 +509,27 @@ func (x *ListReportsRequest) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *ListReportsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReportsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // ListReportsResponse is one report a service.
 type ListReportsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of their services.
-	Reports       []*Report `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	Reports []*Report `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	// For the next page; empty: this is the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -483,6 +571,233 @@ func (x *ListReportsResponse) GetReports() []*Report {
 	return nil
 }
 
+func (x *ListReportsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GetReportRequest asks for a report.
+type GetReportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How far back: 10s, 1m, 5m or 1h. Unset: 5m.
+	Window        *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetReportRequest) Reset() {
+	*x = GetReportRequest{}
+	mi := &file_outrigger_v1_sla_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetReportRequest) ProtoMessage() {}
+
+func (x *GetReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_sla_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetReportRequest.ProtoReflect.Descriptor instead.
+func (*GetReportRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_sla_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetReportRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *GetReportRequest) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+// GetReportResponse is the report.
+type GetReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report.
+	Report        *Report `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetReportResponse) Reset() {
+	*x = GetReportResponse{}
+	mi := &file_outrigger_v1_sla_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetReportResponse) ProtoMessage() {}
+
+func (x *GetReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_sla_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetReportResponse.ProtoReflect.Descriptor instead.
+func (*GetReportResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_sla_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetReportResponse) GetReport() *Report {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// WatchReportsRequest asks for reports again and again.
+type WatchReportsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this service's; empty: all.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How far back: 10s, 1m, 5m or 1h. Unset: 5m.
+	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// How often, from 100ms to 1h. Unset: 1s.
+	Interval      *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReportsRequest) Reset() {
+	*x = WatchReportsRequest{}
+	mi := &file_outrigger_v1_sla_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReportsRequest) ProtoMessage() {}
+
+func (x *WatchReportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_sla_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReportsRequest.ProtoReflect.Descriptor instead.
+func (*WatchReportsRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_sla_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchReportsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *WatchReportsRequest) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *WatchReportsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchReportsResponse is one report a service.
+type WatchReportsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their services: all, or the busiest 200.
+	Reports []*Report `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	// Services that are left out of reports.
+	Omitted       int32 `protobuf:"varint,2,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReportsResponse) Reset() {
+	*x = WatchReportsResponse{}
+	mi := &file_outrigger_v1_sla_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReportsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReportsResponse) ProtoMessage() {}
+
+func (x *WatchReportsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_sla_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReportsResponse.ProtoReflect.Descriptor instead.
+func (*WatchReportsResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_sla_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchReportsResponse) GetReports() []*Report {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+func (x *WatchReportsResponse) GetOmitted() int32 {
+	if x != nil {
+		return x.Omitted
+	}
+	return 0
+}
+
 var File_outrigger_v1_sla_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_sla_proto_rawDesc = "" +
@@ -494,7 +809,7 @@ const file_outrigger_v1_sla_proto_rawDesc = "" +
 	"\x03MET\x10\x01\x12\n" +
 	"\n" +
 	"\x06MISSED\x10\x02\x12\v\n" +
-	"\aNO_DATA\x10\x03\"\xeb\x02\n" +
+	"\aNO_DATA\x10\x03\"\xb7\x04\n" +
 	"\x06Report\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\tR\x06window\x12\x14\n" +
@@ -507,25 +822,57 @@ const file_outrigger_v1_sla_proto_rawDesc = "" +
 	"budgetLeft\x12\x1b\n" +
 	"\tburn_rate\x18\t \x01(\x01R\bburnRate\x12\x18\n" +
 	"\acounted\x18\n" +
-	" \x01(\x04R\acounted\"m\n" +
+	" \x01(\x04R\acounted\x12\x15\n" +
+	"\x06p50_ms\x18\v \x01(\x01R\x05p50Ms\x12\x15\n" +
+	"\x06p95_ms\x18\f \x01(\x01R\x05p95Ms\x12\x15\n" +
+	"\x06p99_ms\x18\r \x01(\x01R\x05p99Ms\x12-\n" +
+	"\x04span\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x04span\x12:\n" +
+	"\vbudget_span\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"budgetSpan\x12\x1a\n" +
+	"\bexcluded\x18\x10 \x01(\x04R\bexcluded\"m\n" +
 	"\x06Figure\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x01R\x05value\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\x01R\x06target\x125\n" +
-	"\averdict\x18\x03 \x01(\x0e2\x1b.outrigger.v1.Verdict.ValueR\averdict\"\x9a\x01\n" +
+	"\averdict\x18\x03 \x01(\x0e2\x1b.outrigger.v1.Verdict.ValueR\averdict\"\xba\x01\n" +
 	"\rLatencyFigure\x12\x1a\n" +
 	"\bquantile\x18\x01 \x01(\x01R\bquantile\x12\x19\n" +
 	"\bvalue_ms\x18\x02 \x01(\x01R\avalueMs\x12\x1b\n" +
 	"\ttarget_ms\x18\x03 \x01(\x01R\btargetMs\x125\n" +
-	"\averdict\x18\x04 \x01(\x0e2\x1b.outrigger.v1.Verdict.ValueR\averdict\"{\n" +
-	"\x12ListReportsRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\x12K\n" +
+	"\averdict\x18\x04 \x01(\x0e2\x1b.outrigger.v1.Verdict.ValueR\averdict\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\x05 \x01(\bR\n" +
+	"unanswered\"\xd7\x01\n" +
+	"\x12ListReportsRequest\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\x12K\n" +
 	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xaa\x01\x12:\x02\b\n" +
-	":\x02\b<:\x03\b\xac\x02:\x03\b\x90\x1cR\x06window\"E\n" +
+	":\x02\b<:\x03\b\xac\x02:\x03\b\x90\x1cR\x06window\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"m\n" +
 	"\x13ListReportsResponse\x12.\n" +
-	"\areports\x18\x01 \x03(\v2\x14.outrigger.v1.ReportR\areports2`\n" +
+	"\areports\x18\x01 \x03(\v2\x14.outrigger.v1.ReportR\areports\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x85\x01\n" +
+	"\x10GetReportRequest\x12$\n" +
+	"\aservice\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aservice\x12K\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xaa\x01\x12:\x02\b\n" +
+	":\x02\b<:\x03\b\xac\x02:\x03\b\x90\x1cR\x06window\"A\n" +
+	"\x11GetReportResponse\x12,\n" +
+	"\x06report\x18\x01 \x01(\v2\x14.outrigger.v1.ReportR\x06report\"\xd1\x01\n" +
+	"\x13WatchReportsRequest\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\x12K\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xaa\x01\x12:\x02\b\n" +
+	":\x02\b<:\x03\b\xac\x02:\x03\b\x90\x1cR\x06window\x12I\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\"`\n" +
+	"\x14WatchReportsResponse\x12.\n" +
+	"\areports\x18\x01 \x03(\v2\x14.outrigger.v1.ReportR\areports\x12\x18\n" +
+	"\aomitted\x18\x02 \x01(\x05R\aomitted2\x87\x02\n" +
 	"\n" +
 	"SlaService\x12R\n" +
-	"\vListReports\x12 .outrigger.v1.ListReportsRequest\x1a!.outrigger.v1.ListReportsResponseB\xae\x01\n" +
+	"\vListReports\x12 .outrigger.v1.ListReportsRequest\x1a!.outrigger.v1.ListReportsResponse\x12L\n" +
+	"\tGetReport\x12\x1e.outrigger.v1.GetReportRequest\x1a\x1f.outrigger.v1.GetReportResponse\x12W\n" +
+	"\fWatchReports\x12!.outrigger.v1.WatchReportsRequest\x1a\".outrigger.v1.WatchReportsResponse0\x01B\xae\x01\n" +
 	"\x10com.outrigger.v1B\bSlaProtoP\x01Z?github.com/outrigger-rpc/outrigger/gen/outrigger/v1;outriggerv1\xa2\x02\x03OXX\xaa\x02\fOutrigger.V1\xca\x02\fOutrigger\\V1\xe2\x02\x18Outrigger\\V1\\GPBMetadata\xea\x02\rOutrigger::V1b\x06proto3"
 
 var (
@@ -541,32 +888,47 @@ func file_outrigger_v1_sla_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_sla_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_outrigger_v1_sla_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_outrigger_v1_sla_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_outrigger_v1_sla_proto_goTypes = []any{
-	(Verdict_Value)(0),          // 0: outrigger.v1.Verdict.Value
-	(*Verdict)(nil),             // 1: outrigger.v1.Verdict
-	(*Report)(nil),              // 2: outrigger.v1.Report
-	(*Figure)(nil),              // 3: outrigger.v1.Figure
-	(*LatencyFigure)(nil),       // 4: outrigger.v1.LatencyFigure
-	(*ListReportsRequest)(nil),  // 5: outrigger.v1.ListReportsRequest
-	(*ListReportsResponse)(nil), // 6: outrigger.v1.ListReportsResponse
-	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(Verdict_Value)(0),           // 0: outrigger.v1.Verdict.Value
+	(*Verdict)(nil),              // 1: outrigger.v1.Verdict
+	(*Report)(nil),               // 2: outrigger.v1.Report
+	(*Figure)(nil),               // 3: outrigger.v1.Figure
+	(*LatencyFigure)(nil),        // 4: outrigger.v1.LatencyFigure
+	(*ListReportsRequest)(nil),   // 5: outrigger.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),  // 6: outrigger.v1.ListReportsResponse
+	(*GetReportRequest)(nil),     // 7: outrigger.v1.GetReportRequest
+	(*GetReportResponse)(nil),    // 8: outrigger.v1.GetReportResponse
+	(*WatchReportsRequest)(nil),  // 9: outrigger.v1.WatchReportsRequest
+	(*WatchReportsResponse)(nil), // 10: outrigger.v1.WatchReportsResponse
+	(*durationpb.Duration)(nil),  // 11: google.protobuf.Duration
 }
 var file_outrigger_v1_sla_proto_depIdxs = []int32{
-	3, // 0: outrigger.v1.Report.availability:type_name -> outrigger.v1.Figure
-	3, // 1: outrigger.v1.Report.success_rate:type_name -> outrigger.v1.Figure
-	4, // 2: outrigger.v1.Report.latency:type_name -> outrigger.v1.LatencyFigure
-	0, // 3: outrigger.v1.Figure.verdict:type_name -> outrigger.v1.Verdict.Value
-	0, // 4: outrigger.v1.LatencyFigure.verdict:type_name -> outrigger.v1.Verdict.Value
-	7, // 5: outrigger.v1.ListReportsRequest.window:type_name -> google.protobuf.Duration
-	2, // 6: outrigger.v1.ListReportsResponse.reports:type_name -> outrigger.v1.Report
-	5, // 7: outrigger.v1.SlaService.ListReports:input_type -> outrigger.v1.ListReportsRequest
-	6, // 8: outrigger.v1.SlaService.ListReports:output_type -> outrigger.v1.ListReportsResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3,  // 0: outrigger.v1.Report.availability:type_name -> outrigger.v1.Figure
+	3,  // 1: outrigger.v1.Report.success_rate:type_name -> outrigger.v1.Figure
+	4,  // 2: outrigger.v1.Report.latency:type_name -> outrigger.v1.LatencyFigure
+	11, // 3: outrigger.v1.Report.span:type_name -> google.protobuf.Duration
+	11, // 4: outrigger.v1.Report.budget_span:type_name -> google.protobuf.Duration
+	0,  // 5: outrigger.v1.Figure.verdict:type_name -> outrigger.v1.Verdict.Value
+	0,  // 6: outrigger.v1.LatencyFigure.verdict:type_name -> outrigger.v1.Verdict.Value
+	11, // 7: outrigger.v1.ListReportsRequest.window:type_name -> google.protobuf.Duration
+	2,  // 8: outrigger.v1.ListReportsResponse.reports:type_name -> outrigger.v1.Report
+	11, // 9: outrigger.v1.GetReportRequest.window:type_name -> google.protobuf.Duration
+	2,  // 10: outrigger.v1.GetReportResponse.report:type_name -> outrigger.v1.Report
+	11, // 11: outrigger.v1.WatchReportsRequest.window:type_name -> google.protobuf.Duration
+	11, // 12: outrigger.v1.WatchReportsRequest.interval:type_name -> google.protobuf.Duration
+	2,  // 13: outrigger.v1.WatchReportsResponse.reports:type_name -> outrigger.v1.Report
+	5,  // 14: outrigger.v1.SlaService.ListReports:input_type -> outrigger.v1.ListReportsRequest
+	7,  // 15: outrigger.v1.SlaService.GetReport:input_type -> outrigger.v1.GetReportRequest
+	9,  // 16: outrigger.v1.SlaService.WatchReports:input_type -> outrigger.v1.WatchReportsRequest
+	6,  // 17: outrigger.v1.SlaService.ListReports:output_type -> outrigger.v1.ListReportsResponse
+	8,  // 18: outrigger.v1.SlaService.GetReport:output_type -> outrigger.v1.GetReportResponse
+	10, // 19: outrigger.v1.SlaService.WatchReports:output_type -> outrigger.v1.WatchReportsResponse
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_sla_proto_init() }
@@ -580,7 +942,7 @@ func file_outrigger_v1_sla_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_sla_proto_rawDesc), len(file_outrigger_v1_sla_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

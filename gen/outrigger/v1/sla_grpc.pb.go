@@ -19,7 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SlaService_ListReports_FullMethodName = "/outrigger.v1.SlaService/ListReports"
+	SlaService_ListReports_FullMethodName  = "/outrigger.v1.SlaService/ListReports"
+	SlaService_GetReport_FullMethodName    = "/outrigger.v1.SlaService/GetReport"
+	SlaService_WatchReports_FullMethodName = "/outrigger.v1.SlaService/WatchReports"
 )
 
 // SlaServiceClient is the client API for SlaService service.
@@ -30,6 +32,11 @@ const (
 type SlaServiceClient interface {
 	// Reports on every service, or one.
 	ListReports(ctx context.Context, in *ListReportsRequest, opts ...grpc.CallOption) (*ListReportsResponse, error)
+	// Reports on one service.
+	GetReport(ctx context.Context, in *GetReportRequest, opts ...grpc.CallOption) (*GetReportResponse, error)
+	// Sends the reports at once and then at every interval, until the caller goes
+	// or the agent ends (UNAVAILABLE).
+	WatchReports(ctx context.Context, in *WatchReportsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReportsResponse], error)
 }
 
 type slaServiceClient struct {
@@ -50,6 +57,35 @@ func (c *slaServiceClient) ListReports(ctx context.Context, in *ListReportsReque
 	return out, nil
 }
 
+func (c *slaServiceClient) GetReport(ctx context.Context, in *GetReportRequest, opts ...grpc.CallOption) (*GetReportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetReportResponse)
+	err := c.cc.Invoke(ctx, SlaService_GetReport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *slaServiceClient) WatchReports(ctx context.Context, in *WatchReportsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReportsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SlaService_ServiceDesc.Streams[0], SlaService_WatchReports_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchReportsRequest, WatchReportsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SlaService_WatchReportsClient = grpc.ServerStreamingClient[WatchReportsResponse]
+
 // SlaServiceServer is the server API for SlaService service.
 // All implementations must embed UnimplementedSlaServiceServer
 // for forward compatibility.
@@ -58,6 +94,11 @@ func (c *slaServiceClient) ListReports(ctx context.Context, in *ListReportsReque
 type SlaServiceServer interface {
 	// Reports on every service, or one.
 	ListReports(context.Context, *ListReportsRequest) (*ListReportsResponse, error)
+	// Reports on one service.
+	GetReport(context.Context, *GetReportRequest) (*GetReportResponse, error)
+	// Sends the reports at once and then at every interval, until the caller goes
+	// or the agent ends (UNAVAILABLE).
+	WatchReports(*WatchReportsRequest, grpc.ServerStreamingServer[WatchReportsResponse]) error
 	mustEmbedUnimplementedSlaServiceServer()
 }
 
@@ -70,6 +111,12 @@ type UnimplementedSlaServiceServer struct{}
 
 func (UnimplementedSlaServiceServer) ListReports(context.Context, *ListReportsRequest) (*ListReportsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReports not implemented")
+}
+func (UnimplementedSlaServiceServer) GetReport(context.Context, *GetReportRequest) (*GetReportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetReport not implemented")
+}
+func (UnimplementedSlaServiceServer) WatchReports(*WatchReportsRequest, grpc.ServerStreamingServer[WatchReportsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchReports not implemented")
 }
 func (UnimplementedSlaServiceServer) mustEmbedUnimplementedSlaServiceServer() {}
 func (UnimplementedSlaServiceServer) testEmbeddedByValue()                    {}
@@ -110,6 +157,35 @@ func _SlaService_ListReports_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SlaService_GetReport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SlaServiceServer).GetReport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SlaService_GetReport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SlaServiceServer).GetReport(ctx, req.(*GetReportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SlaService_WatchReports_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchReportsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SlaServiceServer).WatchReports(m, &grpc.GenericServerStream[WatchReportsRequest, WatchReportsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SlaService_WatchReportsServer = grpc.ServerStreamingServer[WatchReportsResponse]
+
 // SlaService_ServiceDesc is the grpc.ServiceDesc for SlaService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -121,7 +197,17 @@ var SlaService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListReports",
 			Handler:    _SlaService_ListReports_Handler,
 		},
+		{
+			MethodName: "GetReport",
+			Handler:    _SlaService_GetReport_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchReports",
+			Handler:       _SlaService_WatchReports_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "outrigger/v1/sla.proto",
 }
