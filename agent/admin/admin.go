@@ -88,7 +88,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{options: o}
 	s.http = &http.Server{
-		Handler:           s.Handler(),
+		Handler: s.Handler(),
 		// No ReadTimeout: it would end a profile's request as well as slow ones.
 		ReadHeaderTimeout: readHeaderTimeout,
 		WriteTimeout:      writeTimeout,

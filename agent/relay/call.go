@@ -469,6 +469,8 @@ func (c *call) end(b *batch, r policy.Result, message string) {
 	if c.known {
 		c.policy.End(b.now, r, rand.Uint64())
 	}
+	c.relay.stats.bytesUp.Add(c.bytesUp)
+	c.relay.stats.bytesDown.Add(c.bytesDown)
 	c.record(b, r, message, endpoint)
 	c.relay.active.Add(-1)
 }

@@ -8,6 +8,8 @@ type counters struct {
 	strangers       atomic.Uint64
 	prefaceTimeouts atomic.Uint64
 	connectFailures atomic.Uint64
+	bytesUp         atomic.Uint64
+	bytesDown       atomic.Uint64
 	protocolErrors  [len(errCodeNames)]atomic.Uint64
 }
 
@@ -28,6 +30,9 @@ type Stats struct {
 	BufferedBytes int64
 	// CallsTotal arrived so far, AcceptedTotal connections were accepted.
 	CallsTotal, AcceptedTotal uint64
+	// BytesUp and BytesDown are the DATA of requests and answers of calls that
+	// ended.
+	BytesUp, BytesDown uint64
 	// NotHTTP2Total connections spoke something else, PrefaceTimeoutsTotal
 	// said nothing.
 	NotHTTP2Total, PrefaceTimeoutsTotal uint64
@@ -44,6 +49,7 @@ func (r *Relay) Stats() Stats {
 		ActiveCalls: int(r.active.Load()), BufferedBytes: r.buffered.Load(),
 		CallsTotal: r.calls.Load(), AcceptedTotal: r.stats.accepted.Load(),
 		NotHTTP2Total: r.stats.strangers.Load(), PrefaceTimeoutsTotal: r.stats.prefaceTimeouts.Load(),
+		BytesUp: r.stats.bytesUp.Load(), BytesDown: r.stats.bytesDown.Load(),
 		ConnectFailuresTotal: r.stats.connectFailures.Load(),
 		ProtocolErrorsTotal:  make(map[string]uint64),
 	}

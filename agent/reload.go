@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"github.com/outrigger-rpc/outrigger/agent/admin"
+	"github.com/outrigger-rpc/outrigger/agent/config"
+)
+
+// reloads is the configuration in force and how it got there.
+type reloads struct {
+	mu                sync.Mutex
+	current           *config.Config
+	generation        uint64 // how often a configuration was taken over
+	succeeded, failed uint64
+	problem           string // of the last reload; empty: it succeeded
+}
+
+func (r *reloads) counts() (succeeded, failed uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.succeeded, r.failed
+}
+
+// errNoFile refuses a reload of the built-in defaults.
+var errNoFile = errors.New("the agent runs with its built-in defaults: there is no file to read again; start it with -c FILE")
+
+// Reload reads the configuration file again and takes it over: what did not
+// change keeps its state, and no call is lost. A file that is refused changes
+// nothing; the error names every issue, and /readyz?verbose and the API show it.
+func (a *Agent) Reload() error {
+	if a.options.ConfigPath == "" {
+		return errNoFile
+	}
+	a.reload.mu.Lock()
+	defer a.reload.mu.Unlock()
+	c, err := config.Load(a.options.ConfigPath)
+	if err == nil {
+		err = a.replace(c)
+	}
+	if err != nil {
+		a.reload.failed++
+		a.reload.problem = err.Error()
+		a.logger.Error("reload failed: the running configuration stays", "error", err)
+		return err
+	}
+	a.reload.current = c
+	a.reload.generation++
+	a.reload.succeeded++
+	a.reload.problem = ""
+	a.logger.Info("configuration reloaded", "file", a.options.ConfigPath, "services", len(c.Services), "generation", a.reload.generation)
+	return nil
+}
+
+// replace takes c over. a.reload.mu is held.
+func (a *Agent) replace(c *config.Config) error {
+	old := a.reload.current
+	if c.Egress != old.Egress || c.API != old.API || c.Admin != old.Admin {
+		return fmt.Errorf("%s: egress.address, api.address and admin.address can't change while the agent runs: restart it", a.options.ConfigPath)
+	}
+	if c.Telemetry != old.Telemetry {
+		if err := a.startTelemetry(c); err != nil {
+			return err
+		}
+		a.accessLog.setMode(logMode(c.Telemetry.AccessLog))
+	}
+	a.relay.SetTable(a.registry.apply(c))
+	return nil
+}
+
+// parts is what /readyz shows.
+func (a *Agent) parts() []admin.Part {
+	egress := admin.Part{Name: "egress", Detail: a.addresses.Egress}
+	if !a.serving.Load() {
+		egress.State, egress.Detail = admin.Down, "the agent is starting or draining"
+	}
+	a.reload.mu.Lock()
+	defer a.reload.mu.Unlock()
+	file := a.options.ConfigPath
+	if file == "" {
+		file = "built-in defaults"
+	}
+	settings := admin.Part{Name: "config", Detail: fmt.Sprintf("%s, generation %d", file, a.reload.generation)}
+	if a.reload.problem != "" {
+		settings.State, settings.Detail = admin.Warning, "the last reload failed, generation "+fmt.Sprint(a.reload.generation)+" stays: "+a.reload.problem
+	}
+	return []admin.Part{egress, {Name: "api", Detail: a.addresses.API}, settings}
+}
+
+// metrics answers /metrics with the telemetry of the moment.
+func (a *Agent) metrics() http.Handler {
+	if t := a.telemetry.Load(); t != nil {
+		return t.MetricsHandler()
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package telemetry
+
+import (
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// instrument is one metric as users see it. The name is OpenTelemetry's;
+// Prometheus gets dots as underscores, the unit and, for counters, _total.
+type instrument struct {
+	name, unit, help string
+}
+
+// Every metric that the agent reports. Names come from OpenTelemetry's semantic
+// conventions where those have one; the others are under "outrigger.". None
+// ends in ".count", which Prometheus keeps for histograms.
+var (
+	// Calls by service.
+	callDuration = instrument{"rpc.client.call.duration", "s",
+		"How long calls took, from their arrival to their last byte. Streams are not in it."}
+	calls = instrument{"outrigger.calls", "{call}",
+		"Calls that ended, by the gRPC status that the caller got."}
+	refusals = instrument{"outrigger.refusals", "{call}",
+		"Calls that the agent refused or ended by itself, by reason."}
+	observedRefusals = instrument{"outrigger.refusals.observed", "{call}",
+		"Calls that a policy in OBSERVE let pass and would have refused in ENFORCE."}
+	retries = instrument{"outrigger.retries", "{attempt}",
+		"Attempts after a call's first."}
+
+	// Endpoints.
+	endpoints = instrument{"outrigger.endpoints", "{endpoint}",
+		"Endpoints of a service by their present state."}
+	endpointAttempts = instrument{"outrigger.endpoint.attempts", "{attempt}",
+		"Attempts sent to an endpoint."}
+	endpointFailures = instrument{"outrigger.endpoint.failures", "{attempt}",
+		"Attempts that failed and that the endpoint is to blame for."}
+	endpointActive = instrument{"outrigger.endpoint.attempts.active", "{attempt}",
+		"Attempts that are on their way to an endpoint now."}
+
+	// Breakers.
+	breakerState = instrument{"outrigger.breaker.state", "",
+		"1 for the state that a circuit breaker is in, 0 for the others."}
+	breakerTransitions = instrument{"outrigger.breaker.transitions", "{transition}",
+		"Changes of state of a service's circuit breakers."}
+
+	// What was promised and what is kept.
+	slaAttained = instrument{"outrigger.sla.attained", "1",
+		"Share of calls in the window that kept the objective."}
+	slaTarget = instrument{"outrigger.sla.target", "1",
+		"Share of calls that has to keep the objective."}
+	slaLatency = instrument{"outrigger.sla.latency", "s",
+		"Latency at the quantile in the window."}
+	slaLatencyTarget = instrument{"outrigger.sla.latency.target", "s",
+		"Highest latency that the quantile may have."}
+	slaVerdict = instrument{"outrigger.sla.verdict", "",
+		"1 for an objective's present verdict, 0 for the others."}
+	slaBudget = instrument{"outrigger.sla.budget.left", "1",
+		"Share of the window's error budget that is left."}
+	slaBurn = instrument{"outrigger.sla.burn.rate", "1",
+		"How fast the error budget is spent; 1 spends it in exactly the window."}
+
+	// The data plane.
+	relayConnections = instrument{"outrigger.relay.connections", "{connection}",
+		"Open connections, to the agent (downstream) and from it (upstream)."}
+	relayActive = instrument{"outrigger.relay.calls.active", "{call}",
+		"Calls that are going through the agent now."}
+	relayCalls = instrument{"outrigger.relay.calls", "{call}",
+		"Calls that arrived, those to no service included."}
+	relayBytes = instrument{"outrigger.relay.bytes", "By",
+		"Bytes of bodies relayed, up (requests) and down (responses)."}
+	relayErrors = instrument{"outrigger.relay.protocol.errors", "{error}",
+		"Peers' breaches of HTTP/2 or gRPC, by kind."}
+
+	// The process.
+	reloads = instrument{"outrigger.config.reloads", "{reload}",
+		"Reloads of the configuration, by outcome."}
+	buildInfo = instrument{"outrigger.build.info", "",
+		"1, with what the agent was built from."}
+	goroutines = instrument{"outrigger.goroutines", "{goroutine}",
+		"Live goroutines."}
+	openFiles = instrument{"outrigger.open.files", "{file}",
+		"Open file descriptors, sockets included."}
+	goMemory = instrument{"go.memory.used", "By",
+		"Memory used by the Go runtime."}
+	goGoal = instrument{"go.memory.gc.goal", "By",
+		"Heap size target for the end of the GC cycle."}
+	goCycles = instrument{"go.memory.gc.cycles", "{gc_cycle}",
+		"Number of completed GC cycles."}
+	processMemory = instrument{"process.memory.usage", "By",
+		"The amount of physical memory in use."}
+	processCPU = instrument{"process.cpu.time", "s",
+		"Total CPU seconds broken down by different states."}
+	processUptime = instrument{"process.uptime", "s",
+		"The time the process has been running."}
+)
+
+// Attributes of metrics and spans. A metric's attributes are bounded: services,
+// endpoints and policies come from the configuration (and, with unmatched:
+// DIAL, from a bounded cache); methods appear only where a breaker is kept for
+// each, which bounds them; peers and authorities appear on spans alone.
+const (
+	keyService   = attribute.Key("outrigger.service")
+	keyMethod    = attribute.Key("outrigger.method")
+	keyEndpoint  = attribute.Key("outrigger.endpoint")
+	keyReason    = attribute.Key("outrigger.reason")
+	keyPolicy    = attribute.Key("outrigger.policy")
+	keyState     = attribute.Key("outrigger.state")
+	keyMode      = attribute.Key("outrigger.mode")
+	keyFrom      = attribute.Key("outrigger.from")
+	keyTo        = attribute.Key("outrigger.to")
+	keyObjective = attribute.Key("outrigger.objective")
+	keyVerdict   = attribute.Key("outrigger.verdict")
+	keyWindow    = attribute.Key("outrigger.window")
+	keySide      = attribute.Key("outrigger.side")
+	keyKind      = attribute.Key("outrigger.kind")
+	keyOutcome   = attribute.Key("outrigger.outcome")
+	keyQuantile  = attribute.Key("outrigger.quantile")
+	keyVersion   = attribute.Key("outrigger.version")
+	keyGoVersion = attribute.Key("outrigger.go.version")
+	keyDirection = attribute.Key("outrigger.direction")
+
+	// Spans only.
+	keyAttempt          = attribute.Key("outrigger.attempt")
+	keyAttempts         = attribute.Key("outrigger.attempts")
+	keyAuthority        = attribute.Key("outrigger.authority")
+	keyMessage          = attribute.Key("outrigger.message")
+	keyRequestBytes     = attribute.Key("outrigger.request.bytes")
+	keyResponseBytes    = attribute.Key("outrigger.response.bytes")
+	keyRequestMessages  = attribute.Key("outrigger.request.messages")
+	keyResponseMessages = attribute.Key("outrigger.response.messages")
+
+	// OpenTelemetry's own. rpc.system, rpc.service and rpc.grpc.status_code are
+	// the names that backends know; rpc.system.name and
+	// rpc.response.status_code those that the conventions moved to.
+	keyRPCSystem     = attribute.Key("rpc.system")
+	keyRPCSystemName = attribute.Key("rpc.system.name")
+	keyRPCService    = attribute.Key("rpc.service")
+	keyRPCMethod     = attribute.Key("rpc.method")
+	keyRPCStatusCode = attribute.Key("rpc.grpc.status_code")
+	keyRPCStatusName = attribute.Key("rpc.response.status_code")
+	keyServerAddress = attribute.Key("server.address")
+	keyServerPort    = attribute.Key("server.port")
+	keyPeer          = attribute.Key("network.peer.address")
+	keyMemoryType    = attribute.Key("go.memory.type")
+	keyCPUMode       = attribute.Key("cpu.mode")
+)
