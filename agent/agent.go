@@ -65,8 +65,10 @@ type Agent struct {
 	accessLog   *accessLog
 	addresses   Addresses
 
-	serving atomic.Bool
-	reload  reloads
+	control  atomic.Pointer[api.Server] // hears of breakers that moved
+	serving  atomic.Bool
+	draining atomic.Bool
+	reload   reloads
 }
 
 // New reads the configuration and returns an agent that does not run yet. A
@@ -86,7 +88,7 @@ func New(o Options) (*Agent, error) {
 		}
 	}
 	a := &Agent{options: o, logger: o.Logger, origin: time.Now().Add(-time.Nanosecond), ready: make(chan struct{}), stopNow: make(chan struct{})}
-	a.reload.current, a.reload.generation = c, 1
+	a.reload.current, a.reload.generation, a.reload.loaded = c, 1, time.Now()
 	return a, nil
 }
 
@@ -121,7 +123,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.relay.SetTable(a.registry.apply(c))
 
-	control := api.New(api.Options{Source: source{a}, Logger: a.logger})
+	control := api.New(api.Options{Origin: a.origin, Agent: source{a}, Logger: a.logger})
+	a.control.Store(control)
 	pages := admin.New(admin.Options{Parts: a.parts, Metrics: a.metrics, Logger: a.logger})
 	return a.serve(ctx, listeners, control, pages)
 }
@@ -190,6 +193,7 @@ func (a *Agent) serve(ctx context.Context, l *listeners, control *api.Server, pa
 		a.logger.Error("a listener failed: stopping", "error", err)
 	}
 	a.serving.Store(false)
+	a.draining.Store(true)
 	endWatch()
 	a.drain()
 	stop, cancel := context.WithTimeout(context.Background(), stopTimeout)

@@ -95,6 +95,9 @@ func (r *registry) close() { r.dialled.clear() }
 // breakerMoved hears of every breaker's change of state.
 func (a *Agent) breakerMoved(k breaker.Key, t breaker.Transition) {
 	a.transitions.Count(k.Service, t.From.String(), t.To.String())
+	if c := a.control.Load(); c != nil {
+		c.Changed()
+	}
 	level := slog.LevelWarn
 	if t.To == breaker.Closed {
 		level = slog.LevelInfo

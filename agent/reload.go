@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/outrigger-rpc/outrigger/agent/admin"
 	"github.com/outrigger-rpc/outrigger/agent/config"
@@ -16,7 +17,8 @@ type reloads struct {
 	current           *config.Config
 	generation        uint64 // how often a configuration was taken over
 	succeeded, failed uint64
-	problem           string // of the last reload; empty: it succeeded
+	problem           string    // of the last reload; empty: it succeeded
+	loaded, tried     time.Time // when current came into force; when a reload was last tried
 }
 
 func (r *reloads) counts() (succeeded, failed uint64) {
@@ -37,6 +39,7 @@ func (a *Agent) Reload() error {
 	}
 	a.reload.mu.Lock()
 	defer a.reload.mu.Unlock()
+	a.reload.tried = time.Now()
 	c, err := config.Load(a.options.ConfigPath)
 	if err == nil {
 		err = a.replace(c)
@@ -47,7 +50,7 @@ func (a *Agent) Reload() error {
 		a.logger.Error("reload failed: the running configuration stays", "error", err)
 		return err
 	}
-	a.reload.current = c
+	a.reload.current, a.reload.loaded = c, a.reload.tried
 	a.reload.generation++
 	a.reload.succeeded++
 	a.reload.problem = ""

@@ -29,7 +29,9 @@ func endpointsOf(services []*policy.Service) []member {
 			all = append(all, member{s.Name(), e})
 		}
 	}
-	slices.SortFunc(all, func(a, b member) int { return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.Address(), b.Address())) })
+	slices.SortFunc(all, func(a, b member) int {
+		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.Address(), b.Address()))
+	})
 	return all
 }
 
