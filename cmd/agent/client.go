@@ -4,58 +4,77 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
-	defaultAPI = "127.0.0.1:7601"
-	envAPI     = "OUTRIGGER_API"
+	defaultAPI  = "127.0.0.1:7601"
+	apiVariable = "OUTRIGGER_API"
 	// callTimeout bounds a call to the agent: it is a neighbour.
 	callTimeout = 5 * time.Second
+	// maxAnswer is above any answer of an agent, which bounds its lists.
+	maxAnswer = 64 << 20
+	// pageSize is how much of a list is asked for at a time.
+	pageSize = 1000
 )
 
-var errDuration = errors.New("--duration: want 5s to 10m")
-
-// remote is a command that talks to an agent.
+// remote is a verb that talks to an agent.
 type remote struct {
-	address, output string
+	address string
+	output  output
 }
 
-// flags adds what every such command takes.
+// flags adds what every such verb takes.
 func (r *remote) flags(c *cobra.Command) *cobra.Command {
-	address := os.Getenv(envAPI)
+	address := os.Getenv(apiVariable)
 	if address == "" {
 		address = defaultAPI
 	}
-	c.Flags().StringVar(&r.address, "api", address, "`ADDR` of the agent's API, host:port or unix:PATH (env "+envAPI+")")
-	c.Flags().StringVarP(&r.output, "output", "o", "table", "`FORMAT`: table or json")
+	c.Flags().StringVar(&r.address, "api", address, "`ADDR` of the agent's API, host:port or unix:PATH; env "+apiVariable)
+	r.output.flag(c)
 	return c
 }
 
-// call connects, does something and explains what goes wrong.
-func (r *remote) call(ctx context.Context, do func(context.Context, *grpc.ClientConn) error) error {
-	if r.output != "table" && r.output != "json" {
-		return usageError{fmt.Errorf("-o %q: want table or json", r.output)}
-	}
+// call does one short thing with the agent.
+func (r *remote) call(c *cobra.Command, do func(context.Context, *grpc.ClientConn) error) error {
+	return r.connect(c.Context(), func(ctx context.Context, agent *grpc.ClientConn) error {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		return do(ctx, agent)
+	})
+}
+
+// connect does something with the agent for as long as it takes.
+func (r *remote) connect(ctx context.Context, do func(context.Context, *grpc.ClientConn) error) error {
 	target := r.address
-	if len(target) < 5 || target[:5] != "unix:" {
+	if !strings.HasPrefix(target, "unix:") {
+		if _, port, err := net.SplitHostPort(target); err != nil || port == "" {
+			return usageError{fmt.Errorf("--api (or %s) is %q; want host:port or unix:PATH", apiVariable, target)}
+		}
 		target = "passthrough:///" + target
 	}
-	cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	agent, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), // grpc_proxy may well be set to the agent itself
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}, MinConnectTimeout: callTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		grpc.WithDisableServiceConfig(),
+	)
 	if err != nil {
-		return usageError{fmt.Errorf("--api %q: %w", r.address, err)}
+		return usageError{fmt.Errorf("--api (or %s) is %q: %w", apiVariable, r.address, err)}
 	}
-	defer cc.Close()
-	return r.explain(do(ctx, cc))
+	defer agent.Close()
+	return r.explain(do(ctx, agent))
 }
 
 // explain says a gRPC error in the command line's words.
@@ -66,36 +85,22 @@ func (r *remote) explain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("no agent answers at %s: is `outrigger run` up? Another address: --api ADDR or %s (%s)", r.address, envAPI, s.Message())
+		if s.Message() == "the agent is ending" {
+			return fmt.Errorf("the agent at %s is ending", r.address)
+		}
+		return fmt.Errorf("no agent answers at %s: is `outrigger run` up? Name another address by --api ADDR or %s (%s)", r.address, apiVariable, cause(s.Message()))
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("the agent at %s did not answer within %v", r.address, callTimeout)
-	case codes.Canceled:
-		return nil
 	case codes.Unimplemented:
-		return fmt.Errorf("what answers at %s is no agent, or one of another version: %s", r.address, s.Message())
+		return fmt.Errorf("what answers at %s is no agent, or one of another version (%s)", r.address, s.Message())
 	}
 	return errors.New(s.Message())
 }
 
-// json is how messages are printed: proto field names, empty fields too.
-var json = protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true, Multiline: true, Indent: "  "}
-
-// print writes a message as JSON, or as a table.
-func (r *remote) print(c *cobra.Command, m proto.Message, table func(*table)) error {
-	if r.output == "json" {
-		text, err := json.Marshal(m)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(c.OutOrStdout(), string(text))
-		return nil
+// cause takes the innermost reason out of a transport error's message.
+func cause(message string) string {
+	if i := strings.LastIndex(message, `desc = "`); i >= 0 {
+		message = strings.TrimSuffix(message[i+len(`desc = "`):], `"`)
 	}
-	t := newTable(c.OutOrStdout())
-	table(t)
-	return t.flush()
-}
-
-// limited is the context of one short call.
-func limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, callTimeout)
+	return strings.TrimPrefix(message, "transport: Error while dialing: ")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ callers got with and without the agent.`,
 				return agent.DemoUpstream(c.Context(), upstream)
 			}
 			if duration < 5*time.Second || duration > 10*time.Minute {
-				return usageError{errDuration}
+				return usageError{fmt.Errorf("--duration is %v; want 5s to 10m", duration)}
 			}
 			return agent.Demo(c.Context(), c.OutOrStdout(), duration)
 		},

@@ -1,10 +1,17 @@
-// Command outrigger runs the agent and talks to running ones.
+// Command outrigger runs the agent, and talks to one that runs.
+//
+//	outrigger run -c outrigger.yaml
+//	outrigger status --watch
+//
+// A verb is a file of its own, added to newRoot by one line. It ends with 0, with
+// 1 when what was asked for failed, with 2 when it was asked for wrongly.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -13,9 +20,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker: -X main.version=v1.2.3.
-var version = "dev"
-
 // Exit codes.
 const (
 	exitOK     = 0
@@ -23,20 +27,26 @@ const (
 	exitUsage  = 2
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
 
-// usageError marks a mistake in how the command was called.
+// usageError marks a mistake in how a verb was called.
 type usageError struct{ error }
 
-// errSaid marks a failure that was printed already.
+// errSaid is a failure that the verb has told of already.
 var errSaid = errors.New("failed")
 
-func run(args []string) int {
+// execute runs the verb that args name and returns its exit code.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := root.ExecuteContext(ctx)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	verb, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
@@ -44,51 +54,78 @@ func run(args []string) int {
 	case errors.Is(err, errSaid):
 		return exitFailed
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(os.Stderr, "outrigger: %v\nTry --help.\n", err)
+		fmt.Fprintf(stderr, "outrigger: %s\n`%s --help` shows how.\n", strings.TrimSpace(err.Error()), verb.CommandPath())
 		return exitUsage
 	}
-	fmt.Fprintln(os.Stderr, "outrigger:", err)
+	fmt.Fprintf(stderr, "outrigger: %v\n", err)
 	return exitFailed
 }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "outrigger",
-		Short:         "A sidecar that keeps outgoing gRPC calls upright",
-		Version:       version,
+		Use:   "outrigger",
+		Short: "A sidecar that keeps outgoing gRPC calls upright",
+		Long: `A sidecar that keeps outgoing gRPC calls upright: timeouts, circuit breakers,
+load balancing, and a report of what was promised and kept.
+
+Verbs that talk to an agent find it by --api ADDR, or the environment's
+` + apiVariable + `; by default at ` + defaultAPI + `. They end with 0, with 1 when what was
+asked for failed, with 2 when it was asked for wrongly.`,
+		Example: `  outrigger run                      # watch any app, with no configuration at all
+  outrigger run -c outrigger.yaml    # protect it
+  outrigger status --watch           # see what happens`,
+		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(c *cobra.Command, args []string) error {
-			return c.Help()
-		},
 	}
+	root.SetVersionTemplate("outrigger {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newDemo(), newStatus(), newBreaker(), newEndpoint(), newSLA(), newReload())
+	root.AddCommand(
+		newRun(),
+		newCheck(),
+		newDemo(),
+		newStatus(),
+		newBreaker(),
+		newEndpoint(),
+		newSLA(),
+		newReload(),
+		newVersion(),
+	)
 	return root
 }
 
-// exactly wants so many arguments.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			if n == 0 {
-				return usageError{fmt.Errorf("got %q; want no arguments", args)}
+// group makes a verb that only holds others.
+func group(use, short, example string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:     use,
+		Short:   short,
+		Example: example,
+		RunE: func(c *cobra.Command, args []string) error {
+			var names []string
+			for _, v := range c.Commands() {
+				names = append(names, v.Name())
 			}
-			return usageError{fmt.Errorf("want %s, got %d arguments", what, len(args))}
-		}
-		return nil
+			want := strings.Join(names, ", ")
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("%s what? Want one of %s", c.CommandPath(), want)}
+			}
+			return usageError{fmt.Errorf("%s has no %q; want one of %s", c.CommandPath(), args[0], want)}
+		},
 	}
+	c.AddCommand(verbs...)
+	return c
 }
 
-// group makes a command that only holds others.
-func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageError{fmt.Errorf("%s has no %q", c.CommandPath(), args[0])}
+// exactly refuses any other number of arguments than n; what names them.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == n:
+			return nil
+		case n == 0:
+			return usageError{fmt.Errorf("got %q; want no arguments", args)}
 		}
-		return c.Help()
-	}}
-	c.AddCommand(commands...)
-	return c
+		return usageError{fmt.Errorf("got %d arguments; want %s", len(args), what)}
+	}
 }

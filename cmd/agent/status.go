@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"os"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"google.golang.org/grpc"
 
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
@@ -20,171 +19,184 @@ import (
 func newStatus() *cobra.Command {
 	var r remote
 	var watch bool
-	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Services, endpoints, breakers, rates and latency at a glance",
-		Example: "  outrigger status --watch",
-		Args:    exactly(0, ""),
+	var service string
+	var interval time.Duration
+	c := r.flags(&cobra.Command{
+		Use:   "status",
+		Short: "Show services, endpoints, breakers, rates and latency at a glance",
+		Long: `Show services, endpoints, breakers, rates and latency at a glance. Rates and
+latency are those of the last 10 seconds, counts are since the agent's start.
+
+With --watch it is a live screen until Ctrl-C; where there is no terminal, a line
+a service and interval; with -o json, a JSON object a line.`,
+		Example: `  outrigger status
+  outrigger status --watch
+  outrigger status --watch --interval 5s -o json | jq .status.services`,
+		Args: exactly(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return r.call(c.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
-				client := outriggerv1.NewAgentServiceClient(cc)
-				if watch {
-					return watchStatus(ctx, c.OutOrStdout(), client, r.output)
-				}
-				ctx, cancel := limited(ctx)
-				defer cancel()
-				response, err := client.GetStatus(ctx, &outriggerv1.GetStatusRequest{})
+			if interval < 100*time.Millisecond || interval > time.Hour {
+				return usageError{fmt.Errorf("--interval is %v; want 100ms to 1h", interval)}
+			}
+			if watch {
+				return r.watchStatus(c, service, interval)
+			}
+			return r.call(c, func(ctx context.Context, agent *grpc.ClientConn) error {
+				answer, err := outriggerv1.NewAgentServiceClient(agent).GetStatus(ctx, &outriggerv1.GetStatusRequest{Service: service})
 				if err != nil {
 					return err
 				}
-				if r.output == "json" {
-					return r.print(c, response, nil)
+				if r.output == outputJSON {
+					return printMessage(c.OutOrStdout(), answer)
 				}
-				return printStatus(c.OutOrStdout(), response.GetStatus(), plain)
+				printStatus(c.OutOrStdout(), answer.GetStatus(), nil, coloursOf(c.OutOrStdout()))
+				return nil
 			})
 		},
-	}
-	r.flags(c)
-	c.Flags().BoolVar(&watch, "watch", false, "show it live until Ctrl-C")
+	})
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it live until Ctrl-C")
+	c.Flags().StringVar(&service, "service", "", "only this service")
+	c.Flags().DurationVar(&interval, "interval", time.Second, "how often --watch looks, 100ms to 1h")
 	return c
 }
 
-// style marks words by what they mean; plain does nothing.
-type style func(s string, good bool) string
-
-func plain(s string, _ bool) string { return s }
-
-func coloured(s string, good bool) string {
-	if good {
-		return "\x1b[32m" + s + "\x1b[0m"
-	}
-	return "\x1b[31;1m" + s + "\x1b[0m"
-}
-
-// watchStatus shows the status live: a screen on a terminal, a block of lines
-// each time elsewhere.
-func watchStatus(ctx context.Context, w io.Writer, client outriggerv1.AgentServiceClient, output string) error {
-	stream, err := client.WatchStatus(ctx, &outriggerv1.WatchStatusRequest{})
-	if err != nil {
-		return err
-	}
-	file, isFile := w.(*os.File)
-	screen := isFile && term.IsTerminal(int(file.Fd())) && output == "table"
-	mark := style(plain)
-	if screen {
-		if os.Getenv("NO_COLOR") == "" {
-			mark = coloured
-		}
-		fmt.Fprint(w, "\x1b[?1049h\x1b[?25l")
-		defer fmt.Fprint(w, "\x1b[?25h\x1b[?1049l")
-	}
-	for {
-		response, err := stream.Recv()
-		if err == io.EOF || ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if output == "json" {
-			text, err := json.Marshal(response)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(w, string(text))
-			continue
-		}
-		var page bytes.Buffer
-		if err := printStatus(&page, response.GetStatus(), mark); err != nil {
-			return err
-		}
-		if screen {
-			fmt.Fprint(w, "\x1b[H"+strings.ReplaceAll(fit(page.String(), file), "\n", "\x1b[K\n")+"\x1b[J")
-		} else {
-			fmt.Fprintln(w, page.String())
-		}
-	}
-}
-
-// fit cuts the page to the terminal's height.
-func fit(page string, file *os.File) string {
-	_, height, err := term.GetSize(int(file.Fd()))
-	lines := strings.Split(strings.TrimRight(page, "\n"), "\n")
-	if err == nil && height > 2 && len(lines) > height-1 {
-		lines = append(lines[:height-2], fmt.Sprintf("… %d more lines", len(lines)-height+2))
-	}
-	return strings.Join(lines, "\n")
-}
-
-func printStatus(w io.Writer, s *outriggerv1.Status, mark style) error {
-	a := s.GetAgent()
-	up := s.GetAt().AsTime().Sub(a.GetStarted().AsTime()).Round(time.Second)
-	config := a.GetConfigPath()
-	if config == "" {
-		config = "built-in defaults"
-	}
-	fmt.Fprintf(w, "outrigger %s, up %v, %s (generation %d)\n", a.GetVersion(), up, config, a.GetConfigGeneration())
-	if e := a.GetReloadError(); e != "" {
-		fmt.Fprintf(w, "%s %s\n", mark("the last reload failed:", false), e)
-	}
-	fmt.Fprintf(w, "egress %s, %d calls in flight, connections: %d from apps, %d to endpoints\n",
-		a.GetEgressAddress(), s.GetActiveCalls(), s.GetDownstreamConnections(), s.GetUpstreamConnections())
+// printStatus writes a status for people. before is the one that was shown
+// before it, for the rates of endpoints; nil: none.
+func printStatus(w io.Writer, s, before *outriggerv1.Status, colours bool) {
+	printAgent(w, s, colours)
 	if len(s.GetServices()) == 0 {
-		fmt.Fprintln(w, "\nno services yet: configure some, or send calls to the egress address")
+		fmt.Fprintf(w, "\nno services yet: configure some, or send calls to %s\n", s.GetAgent().GetEgressAddress())
+		return
+	}
+	now := s.GetAt().AsTime()
+	services := newTable("SERVICE", ">CALLS", ">AVAILABLE", ">SUCCESS", ">P50", ">P95", ">P99", ">IN FLIGHT", "REFUSED", "OBSERVE WOULD")
+	endpoints := newTable("ENDPOINT", "OF", "STATE", "BREAKER", ">CALLS", ">IN FLIGHT", ">SENT", ">FAILED", "REASON")
+	var breakers []*outriggerv1.Breaker
+	earlier := endpointCalls(before)
+	for _, service := range s.GetServices() {
+		available, success := "–", "–"
+		if service.GetCounted() > 0 {
+			available, success = percentage(service.GetAvailability(), 2), percentage(service.GetSuccessRate(), 2)
+		}
+		services.add(service.GetName(), rate(service.GetCallsPerSecond()), available, success,
+			milliseconds(service.GetP50Ms()), milliseconds(service.GetP95Ms()), milliseconds(service.GetP99Ms()),
+			count(service.GetInFlight()), dash(counts(service.GetRefusals())), wouldRefuse(service))
+		guard := guards(service.GetBreakers())
+		for _, e := range service.GetEndpoints() {
+			endpoints.add(e.GetAddress(), service.GetName(), endpointState(e), guard(e.GetAddress()),
+				earlier.rate(e, now), count(e.GetInFlight()), count(e.GetCalls()), count(e.GetFailures()), dash(e.GetReason()))
+		}
+		breakers = append(breakers, service.GetBreakers()...)
+	}
+	fmt.Fprintln(w)
+	services.print(w, colours)
+	fmt.Fprintln(w)
+	endpoints.print(w, colours)
+	if len(breakers) > 0 {
+		fmt.Fprintln(w)
+		breakerTable(breakers, now).print(w, colours)
+	}
+	printOmitted(w, s)
+}
+
+func printAgent(w io.Writer, s *outriggerv1.Status, colours bool) {
+	a := s.GetAgent()
+	config := "built-in defaults"
+	if a.GetConfigPath() != "" {
+		config = fmt.Sprintf("%s (generation %d)", a.GetConfigPath(), a.GetConfigGeneration())
+	}
+	fmt.Fprintf(w, "outrigger %s · up %s · %s · egress %s\n", a.GetVersion(), elapsed(a.GetUptime().AsDuration()), oneLine(config), a.GetEgressAddress())
+	fmt.Fprintf(w, "%s in flight · %s from apps, %d to endpoints · %s so far\n",
+		plural(s.GetActiveCalls(), "call"), plural(s.GetDownstreamConnections(), "connection"), s.GetUpstreamConnections(), plural(s.GetCallsTotal(), "call"))
+	if a.GetPhase() == outriggerv1.Agent_DRAINING {
+		fmt.Fprintln(w, paint("the agent was told to end: it finishes the calls in flight", warning, colours))
+	}
+	if e := a.GetReloadError(); e != "" {
+		fmt.Fprintln(w, paint("the last reload failed, the configuration from before holds:", bad, colours))
+		for line := range strings.SplitSeq(e, "\n") {
+			fmt.Fprintln(w, "  "+oneLine(line))
+		}
+	}
+}
+
+func printOmitted(w io.Writer, s *outriggerv1.Status) {
+	if n := s.GetOmittedServices(); n > 0 {
+		fmt.Fprintf(w, "\n%s more, all of them quieter: `outrigger status --service NAME` shows one\n", plural(n, "service"))
 	}
 	for _, service := range s.GetServices() {
-		if err := printService(w, service, mark); err != nil {
-			return err
+		if n := service.GetOmittedEndpoints(); n > 0 {
+			fmt.Fprintf(w, "\n%s more of %s: `outrigger endpoint list` shows them\n", plural(n, "endpoint"), service.GetName())
+		}
+		if n := service.GetOmittedBreakers(); n > 0 {
+			fmt.Fprintf(w, "\n%s more of %s: `outrigger breaker list` shows them\n", plural(n, "breaker"), service.GetName())
 		}
 	}
-	return nil
 }
 
-func printService(w io.Writer, s *outriggerv1.ServiceStatus, mark style) error {
-	available := "no calls"
-	if s.GetCallsPerSecond() > 0 {
-		available = fmt.Sprintf("%.2f %% available", s.GetAvailability())
-	}
-	fmt.Fprintf(w, "\n%s  %s, %s, p50 %s, p95 %s, p99 %s, %d in flight\n", s.GetName(), rate(s.GetCallsPerSecond()), available,
-		millis(s.GetP50Ms()), millis(s.GetP95Ms()), millis(s.GetP99Ms()), s.GetInFlight())
-	if text := list(s.GetCodes()); text != "" {
-		fmt.Fprintf(w, "  answers   %s\n", text)
-	}
-	if text := list(s.GetRefusals()); text != "" {
-		fmt.Fprintf(w, "  refused   %s\n", text)
-	}
-	if p := s.GetWouldRefusePercent(); p > 0 {
-		fmt.Fprintf(w, "  observed  would have refused %.1f %%\n", p)
-	}
-	for _, b := range s.GetBreakers() {
-		state := mark(fmt.Sprintf("%-9s", b.GetState()), b.GetState() == outriggerv1.Breaker_CLOSED)
-		text := b.GetReason()
-		if in := probeIn(b); in != "" {
-			text += ", probe in " + in
+// guards returns the breaker that a call to an endpoint meets, as a cell: the
+// endpoint's own, else the service's.
+func guards(breakers []*outriggerv1.Breaker) func(address string) cell {
+	return func(address string) cell {
+		var found *outriggerv1.Breaker
+		for _, b := range breakers {
+			switch {
+			case b.GetMethod() != "":
+			case b.GetEndpoint() == address:
+				return breakerState(b)
+			case b.GetEndpoint() == "":
+				found = b
+			}
 		}
-		fmt.Fprintf(w, "  breaker   %s %-7s %s  %s\n", state, b.GetMode(), b.GetName(), text)
+		if found == nil {
+			return cell{"–", faint}
+		}
+		return breakerState(found)
 	}
-	t := newTable(w)
-	for _, e := range s.GetEndpoints() {
-		t.row("  endpoint", e.GetState().String(), e.GetAddress(), fmt.Sprintf("%d calls", e.GetCalls()), fmt.Sprintf("%d failed", e.GetFailures()), fmt.Sprintf("%d in flight", e.GetInFlight()), e.GetReason())
-	}
-	return t.flush()
 }
 
-// list writes counts by name, the largest first.
-func list(counts map[string]uint64) string {
-	names := make([]string, 0, len(counts))
-	for name := range counts {
-		names = append(names, name)
+func wouldRefuse(s *outriggerv1.ServiceStatus) string {
+	if s.GetWouldRefuse() == 0 {
+		return "–"
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		if counts[a] != counts[b] {
-			return int(min(max(int64(counts[b])-int64(counts[a]), -1), 1))
-		}
-		return strings.Compare(a, b)
+	return fmt.Sprintf("%s (%s)", count(s.GetWouldRefuse()), percentage(s.GetWouldRefusePercent(), 1))
+}
+
+// counts writes totals by name, the largest first.
+func counts(totals map[string]uint64) string {
+	names := slices.SortedFunc(maps.Keys(totals), func(a, b string) int {
+		return cmp.Or(cmp.Compare(totals[b], totals[a]), cmp.Compare(a, b))
 	})
 	for i, name := range names {
-		names[i] = fmt.Sprintf("%s %d", name, counts[name])
+		names[i] = name + " " + count(totals[name])
 	}
 	return strings.Join(names, ", ")
+}
+
+// callsBefore is how many attempts each endpoint had at a time before.
+type callsBefore struct {
+	at    time.Time
+	calls map[[2]string]uint64
+}
+
+func endpointCalls(s *outriggerv1.Status) callsBefore {
+	b := callsBefore{calls: make(map[[2]string]uint64)}
+	if s == nil {
+		return b
+	}
+	b.at = s.GetAt().AsTime()
+	for _, service := range s.GetServices() {
+		for _, e := range service.GetEndpoints() {
+			b.calls[[2]string{service.GetName(), e.GetAddress()}] = e.GetCalls()
+		}
+	}
+	return b
+}
+
+// rate writes how many attempts a second the endpoint got since.
+func (b callsBefore) rate(e *outriggerv1.Endpoint, now time.Time) string {
+	calls, known := b.calls[[2]string{e.GetService(), e.GetAddress()}]
+	since := now.Sub(b.at)
+	if !known || since <= 0 || e.GetCalls() < calls {
+		return "–"
+	}
+	return rate(float64(e.GetCalls()-calls) / since.Seconds())
 }

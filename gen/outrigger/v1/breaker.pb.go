@@ -1073,19 +1073,18 @@ const file_outrigger_v1_breaker_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\x0e2\x1b.outrigger.v1.Breaker.StateR\x02to\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
-	"\askipped\x18\x05 \x01(\x04R\askipped\"\x8b\x01\n" +
+	"\askipped\x18\x05 \x01(\x04R\askipped\"\x8c\x01\n" +
 	"\x13ListBreakersRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
-	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12(\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\"\n" +
+	"page_token\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\tpageToken\x12\"\n" +
 	"\aservice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"q\n" +
 	"\x14ListBreakersResponse\x121\n" +
 	"\bbreakers\x18\x01 \x03(\v2\x15.outrigger.v1.BreakerR\bbreakers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
-	"\x11GetBreakerRequest\x12\x1e\n" +
-	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"E\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"4\n" +
+	"\x11GetBreakerRequest\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x02R\x04name\"E\n" +
 	"\x12GetBreakerResponse\x12/\n" +
 	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"\x85\x01\n" +
 	"\x14WatchBreakersRequest\x12\"\n" +
@@ -1096,20 +1095,17 @@ const file_outrigger_v1_breaker_proto_rawDesc = "" +
 	"\n" +
 	"transition\x18\x02 \x01(\v2\x1f.outrigger.v1.BreakerTransitionR\n" +
 	"transition\x12\x12\n" +
-	"\x04gone\x18\x03 \x01(\bR\x04gone\"4\n" +
-	"\x12OpenBreakerRequest\x12\x1e\n" +
-	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"F\n" +
+	"\x04gone\x18\x03 \x01(\bR\x04gone\"5\n" +
+	"\x12OpenBreakerRequest\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x02R\x04name\"F\n" +
 	"\x13OpenBreakerResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"5\n" +
-	"\x13CloseBreakerRequest\x12\x1e\n" +
-	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"G\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"6\n" +
+	"\x13CloseBreakerRequest\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x02R\x04name\"G\n" +
 	"\x14CloseBreakerResponse\x12/\n" +
-	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"5\n" +
-	"\x13ResetBreakerRequest\x12\x1e\n" +
-	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04name\"G\n" +
+	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker\"6\n" +
+	"\x13ResetBreakerRequest\x12\x1f\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x02R\x04name\"G\n" +
 	"\x14ResetBreakerResponse\x12/\n" +
 	"\abreaker\x18\x01 \x01(\v2\x15.outrigger.v1.BreakerR\abreaker2\x96\x04\n" +
 	"\x0eBreakerService\x12U\n" +

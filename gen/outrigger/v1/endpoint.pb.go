@@ -672,12 +672,12 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"CONNECTING\x10\x02\x12\r\n" +
 	"\tUNHEALTHY\x10\x03\x12\v\n" +
 	"\aEJECTED\x10\x04\x12\f\n" +
-	"\bDRAINING\x10\x05\"\x8c\x01\n" +
+	"\bDRAINING\x10\x05\"\x8d\x01\n" +
 	"\x14ListEndpointsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
-	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12(\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12\"\n" +
+	"page_token\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\tpageToken\x12\"\n" +
 	"\aservice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"u\n" +
 	"\x15ListEndpointsResponse\x124\n" +
 	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\x12&\n" +

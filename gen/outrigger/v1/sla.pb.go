@@ -841,15 +841,15 @@ const file_outrigger_v1_sla_proto_rawDesc = "" +
 	"\averdict\x18\x04 \x01(\x0e2\x1b.outrigger.v1.Verdict.ValueR\averdict\x12\x1e\n" +
 	"\n" +
 	"unanswered\x18\x05 \x01(\bR\n" +
-	"unanswered\"\xd7\x01\n" +
+	"unanswered\"\xd8\x01\n" +
 	"\x12ListReportsRequest\x12\"\n" +
 	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\x12K\n" +
 	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xaa\x01\x12:\x02\b\n" +
 	":\x02\b<:\x03\b\xac\x02:\x03\b\x90\x1cR\x06window\x12'\n" +
 	"\tpage_size\x18\x03 \x01(\x05B\n" +
-	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12(\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"m\n" +
+	"page_token\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\tpageToken\"m\n" +
 	"\x13ListReportsResponse\x12.\n" +
 	"\areports\x18\x01 \x03(\v2\x14.outrigger.v1.ReportR\areports\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x85\x01\n" +
