@@ -97,8 +97,12 @@ func (rules) Validate(m proto.Message, options ...protovalidate.ValidationOption
 
 // peerAddress returns who sent the request, for the log.
 func peerAddress(ctx context.Context) string {
-	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		return p.Addr.String()
+	p, ok := peer.FromContext(ctx)
+	switch {
+	case !ok || p.Addr == nil:
+		return "unknown"
+	case p.Addr.Network() == "unix":
+		return "unix" // the client's end of a unix socket has no name
 	}
-	return "unknown"
+	return p.Addr.String()
 }

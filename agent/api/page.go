@@ -12,6 +12,10 @@ import (
 
 const defaultPageSize = 100
 
+// tokenMark begins what a token holds: no token is empty, and few texts that are
+// not tokens are taken for one.
+const tokenMark = "after:"
+
 // page cuts a page out of items, which are in the order of their keys. A token
 // holds the last key of the page before, so that what comes and goes between
 // two pages neither hides nor repeats anything else.
@@ -20,17 +24,18 @@ func page[T any](items []T, key func(T) string, size int32, token string) (cut [
 		size = defaultPageSize
 	}
 	if token != "" {
-		last, err := base64.RawURLEncoding.DecodeString(token)
-		if err != nil {
+		decoded, err := base64.RawURLEncoding.DecodeString(token)
+		last, ours := strings.CutPrefix(string(decoded), tokenMark)
+		if err != nil || !ours {
 			return nil, "", status.Error(codes.InvalidArgument, "page_token is not one that this API gave; use the next_page_token of the page before, or none")
 		}
-		items = items[sort.Search(len(items), func(i int) bool { return key(items[i]) > string(last) }):]
+		items = items[sort.Search(len(items), func(i int) bool { return key(items[i]) > last }):]
 	}
 	if len(items) <= int(size) {
 		return items, "", nil
 	}
 	items = items[:size]
-	return items, base64.RawURLEncoding.EncodeToString([]byte(key(items[size-1]))), nil
+	return items, base64.RawURLEncoding.EncodeToString([]byte(tokenMark+key(items[size-1]))), nil
 }
 
 // maxNamed bounds how many names a message lists.

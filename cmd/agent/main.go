@@ -108,9 +108,9 @@ func group(use, short, example string, verbs ...*cobra.Command) *cobra.Command {
 			}
 			want := strings.Join(names, ", ")
 			if len(args) == 0 {
-				return usageError{fmt.Errorf("%s what? Want one of %s", c.CommandPath(), want)}
+				return usageError{fmt.Errorf("what about the %s? Want one of %s", c.Name(), want)}
 			}
-			return usageError{fmt.Errorf("%s has no %q; want one of %s", c.CommandPath(), args[0], want)}
+			return usageError{fmt.Errorf("%s has no verb %q; want one of %s", c.Name(), args[0], want)}
 		},
 	}
 	c.AddCommand(verbs...)

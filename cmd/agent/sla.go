@@ -24,6 +24,9 @@ func newSLAReport() *cobra.Command {
 	c := r.flags(&cobra.Command{
 		Use:   "report",
 		Short: "Report availability, success rate and latency against their targets",
+		Long: `Report availability (calls that were answered), success rate (answered without a
+failure code) and latency against their targets. The error budget is what the
+availability's target lets go unanswered; a burn rate above 1 spends it too fast.`,
 		Example: `  outrigger sla report
   outrigger sla report --service greeter --window 1h -o json`,
 		Args: exactly(0, ""),
@@ -131,7 +134,7 @@ func printReport(w io.Writer, r *outriggerv1.Report, colours bool) {
 	if r.GetBudgetLeft() <= 0 {
 		left = bad
 	}
-	t.add("error budget", cell{percentage(100*r.GetBudgetLeft(), 1), left}, fmt.Sprintf("left; spent at %.2g × the rate that keeps it", r.GetBurnRate()))
+	t.add("error budget", cell{percentage(100*r.GetBudgetLeft(), 1), left}, fmt.Sprintf("left, burn rate %.1f", r.GetBurnRate()))
 	t.print(w, colours)
 }
 

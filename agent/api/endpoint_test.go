@@ -1,0 +1,92 @@
+package api
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/outrigger-rpc/outrigger/balancer"
+	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/policy"
+)
+
+func TestEndpointsShowWhatTheyDid(t *testing.T) {
+	// Given two endpoints, one of which failed and lost its connection,
+	h := newHouse(t)
+	greeter := h.add("greeter", reference(policy.ScopeService))
+	h.call(greeter, sayHello, 3, policy.OK)
+	h.call(greeter, sayHello, 1, policy.Unavailable)
+	greeter.Endpoints().Find(second).SetCondition(balancer.Connecting, "connection refused", time.Second)
+	// when they are listed,
+	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
+	// then each shows its share and its state.
+	if len(list) != 2 {
+		t.Fatalf("%v", list)
+	}
+	if e := list[0]; e.GetAddress() != first || e.GetState() != outriggerv1.Endpoint_READY || e.GetReason() != "" || e.GetCalls() != 2 || e.GetFailures() != 0 || e.GetInFlight() != 0 || e.GetWeight() != 1 {
+		t.Errorf("%v", e)
+	}
+	if e := list[1]; e.GetState() != outriggerv1.Endpoint_CONNECTING || e.GetReason() != "connection refused" || e.GetCalls() != 2 || e.GetFailures() != 1 || !e.GetSince().AsTime().Equal(h.origin.Add(time.Second)) {
+		t.Errorf("%v", e)
+	}
+}
+
+func TestADrainedEndpointGetsNoCalls(t *testing.T) {
+	// Given an address that two services have,
+	h := newHouse(t)
+	greeter := h.add("greeter", reference(policy.ScopeService))
+	h.add("billing", reference(policy.ScopeService))
+	// when it is drained, then in both,
+	drained := must[*outriggerv1.DrainEndpointResponse](t)(h.endpoints().DrainEndpoint(h.context(), &outriggerv1.DrainEndpointRequest{Address: first})).GetEndpoints()
+	if len(drained) != 2 || drained[0].GetService() != "billing" || drained[1].GetState() != outriggerv1.Endpoint_DRAINING || drained[1].GetReason() != "drained by an operator" {
+		t.Fatalf("%v", drained)
+	}
+	// and no call goes there.
+	h.call(greeter, sayHello, 10, policy.OK)
+	if n := greeter.Endpoints().Find(first).Calls(); n != 0 {
+		t.Errorf("%d calls", n)
+	}
+	// When it is taken back in one of them, then in that one alone.
+	back := must[*outriggerv1.UndrainEndpointResponse](t)(h.endpoints().UndrainEndpoint(h.context(), &outriggerv1.UndrainEndpointRequest{Address: first, Service: "greeter"})).GetEndpoints()
+	if len(back) != 1 || back[0].GetService() != "greeter" || back[0].GetState() != outriggerv1.Endpoint_READY {
+		t.Errorf("%v", back)
+	}
+	if !h.services[1].Endpoints().Find(first).Barred() {
+		t.Error("billing's is not drained any more")
+	}
+}
+
+func TestAnUnknownEndpointIsAnsweredWithTheKnownOnes(t *testing.T) {
+	h := newHouse(t)
+	h.add("greeter", reference(policy.ScopeService))
+	h.add("billing", reference(policy.ScopeService))
+	_, err := h.endpoints().DrainEndpoint(h.context(), &outriggerv1.DrainEndpointRequest{Address: "127.0.0.1:1"})
+	if s := wantCode(t, err, codes.NotFound); s.Message() != `there is no endpoint "127.0.0.1:1"; known: 127.0.0.1:50051, 127.0.0.1:50052` {
+		t.Error(s.Message())
+	}
+}
+
+func TestWatchEndpointsTellsEachChange(t *testing.T) {
+	// Given a watcher that has seen both endpoints,
+	h := newHouse(t)
+	greeter := h.add("greeter", reference(policy.ScopeService))
+	stream := must[outriggerv1.EndpointService_WatchEndpointsClient](t)(h.endpoints().WatchEndpoints(h.context(), &outriggerv1.WatchEndpointsRequest{Service: "greeter"}))
+	receive := must[*outriggerv1.WatchEndpointsResponse](t)
+	for _, want := range []string{first, second} {
+		if m := receive(stream.Recv()); m.GetEndpoint().GetAddress() != want || m.GetEndpoint().GetState() != outriggerv1.Endpoint_READY {
+			t.Fatalf("%v", m)
+		}
+	}
+	// when one is drained, then of that at once,
+	must[*outriggerv1.DrainEndpointResponse](t)(h.endpoints().DrainEndpoint(h.context(), &outriggerv1.DrainEndpointRequest{Address: second}))
+	if m := receive(stream.Recv()); m.GetEndpoint().GetAddress() != second || m.GetEndpoint().GetState() != outriggerv1.Endpoint_DRAINING {
+		t.Fatalf("%v", m)
+	}
+	// and when one leaves, of that.
+	greeter.SetEndpoints([]balancer.Spec{{Address: second}})
+	h.server.Changed()
+	if m := receive(stream.Recv()); m.GetEndpoint().GetAddress() != first || !m.GetGone() {
+		t.Fatalf("%v", m)
+	}
+}
