@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/agent/relay"
@@ -46,8 +47,9 @@ type accessLog struct {
 	stop   chan struct{}
 	done   chan struct{}
 
+	mode atomic.Uint32 // an accessLogMode: asked for every call
+
 	mu      sync.Mutex
-	mode    accessLogMode
 	tokens  float64
 	last    policy.Instant
 	omitted uint64
@@ -56,18 +58,17 @@ type accessLog struct {
 // newAccessLog starts the writer. close ends it.
 func newAccessLog(logger *slog.Logger, origin time.Time, mode accessLogMode) *accessLog {
 	l := &accessLog{
-		logger: logger, origin: origin, mode: mode, tokens: accessLogBurst,
+		logger: logger, origin: origin, tokens: accessLogBurst,
 		lines: make(chan slog.Record, accessLogQueue), stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	l.setMode(mode)
 	go l.write()
 	return l
 }
 
 // setMode changes which calls are logged from now on.
 func (l *accessLog) setMode(mode accessLogMode) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mode = mode
+	l.mode.Store(uint32(mode))
 }
 
 // close writes what is waiting and ends the writer. Calls that end afterwards
@@ -92,14 +93,14 @@ func (l *accessLog) CallEnded(r *relay.CallRecord) {
 
 // admit decides whether a call gets a line.
 func (l *accessLog) admit(failed bool, now policy.Instant) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.mode == accessLogOff || l.mode == accessLogErrors && !failed {
+	switch mode := accessLogMode(l.mode.Load()); {
+	case mode == accessLogOff || mode == accessLogErrors && !failed:
 		return false
-	}
-	if l.mode == accessLogAll {
+	case mode == accessLogAll:
 		return true // asked for; the queue alone bounds it
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if now > l.last {
 		l.tokens = min(accessLogBurst, l.tokens+(now-l.last).Seconds()*accessLogPerSecond)
 		l.last = now

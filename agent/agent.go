@@ -175,16 +175,17 @@ func (a *Agent) serve(ctx context.Context, l *listeners, control *api.Server, pa
 	run("admin", pages.Serve, l.admin)
 	watch, endWatch := context.WithCancel(ctx)
 	if a.options.ConfigPath != "" {
+		loaded := a.reload.current.Digest // of the start: nothing has reloaded yet
 		running.Go(func() {
-			if err := config.Watch(watch, a.options.ConfigPath, func() { _ = a.Reload() }); err != nil {
+			if err := config.Watch(watch, a.options.ConfigPath, loaded, func() { _ = a.Reload() }); err != nil {
 				a.logger.Warn("the configuration file is not watched: reload by SIGHUP", "error", err)
 			}
 		})
 	}
 	a.serving.Store(true)
+	a.logger.Info("serving", "egress", a.addresses.Egress, "api", a.addresses.API, "admin", a.addresses.Admin)
 	close(a.ready)
 	releaseMemory()
-	a.logger.Info("serving", "egress", a.addresses.Egress, "api", a.addresses.API, "admin", a.addresses.Admin, "services", len(a.reload.current.Services))
 
 	var err error
 	select {

@@ -59,4 +59,7 @@ func parseMemoryLimit(content []byte) (limit int64, ok bool) {
 
 // releaseMemory gives back what starting took and running does not need: the
 // parsed configuration, its rules' compiler.
-func releaseMemory() { debug.FreeOSMemory() }
+func releaseMemory() {
+	debug.FreeOSMemory()
+	forgetStartup()
+}

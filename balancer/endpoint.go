@@ -79,6 +79,7 @@ type Endpoint struct {
 
 	condition atomic.Uint32 // a Condition; what a pick looks at, with draining
 	draining  atomic.Bool
+	retired   atomic.Bool
 	status    atomic.Pointer[status]
 }
 
@@ -162,3 +163,10 @@ func (e *Endpoint) Fit() bool {
 // Barred reports whether the endpoint must not get new calls even where no
 // other is left: an operator drained it.
 func (e *Endpoint) Barred() bool { return e.draining.Load() }
+
+// Retire says that the endpoint left its service for good. Whoever still holds
+// an old snapshot can tell.
+func (e *Endpoint) Retire() { e.retired.Store(true) }
+
+// Retired reports whether the endpoint left its service.
+func (e *Endpoint) Retired() bool { return e.retired.Load() }

@@ -72,26 +72,35 @@ func (p *Picker) Pick(set *Set, rnd uint64, excluded Excluded) *Endpoint {
 	}
 	switch p.policy {
 	case RoundRobin:
-		return set.scan(p.next.Add(1)-1, excluded)
+		return p.inTurn(set, excluded)
 	case Random:
-		return set.scan(below(rnd, n), excluded)
+		return set.draw(rnd, excluded)
 	default:
 		return set.leastRequest(rnd, excluded)
 	}
 }
 
-// leastRequest draws two different endpoints and returns the less loaded one.
-// When either is out of the question, the scan finds the next best from there:
-// a fair enough draw, and still two choices.
-func (s *Set) leastRequest(rnd uint64, excluded Excluded) *Endpoint {
-	n := uint64(len(s.endpoints))
-	i := below(rnd, n)
-	j := below(bits.RotateLeft64(rnd, 32)*0x9e3779b97f4a7c15, n-1)
-	if j >= i {
-		j++
+// inTurn gives the next fit endpoint its turn. One that is not fit loses its
+// turn to the next in line of the whole sequence, so that the others go on
+// sharing evenly.
+func (p *Picker) inTurn(set *Set, excluded Excluded) *Endpoint {
+	n := uint64(len(set.endpoints))
+	for range n {
+		if e := set.endpoints[(p.next.Add(1)-1)%n]; e.Fit() && (excluded == nil || !excluded(e)) {
+			return e
+		}
 	}
-	a := s.scan(i, excluded)
-	b := s.scan(j, excluded)
+	// None is fit, or turns were taken by others meanwhile.
+	return set.scan(p.next.Add(1)-1, excluded)
+}
+
+// leastRequest draws two endpoints and returns the less loaded one.
+func (s *Set) leastRequest(rnd uint64, excluded Excluded) *Endpoint {
+	a := s.draw(rnd, excluded)
+	b := s.draw(scramble(rnd), excluded)
+	if a == b && a != nil {
+		b = s.draw(scramble(scramble(rnd)), excluded) // two choices, not one twice
+	}
 	if a == b || a == nil {
 		return b
 	}
@@ -110,6 +119,32 @@ func (s *Set) leastRequest(rnd uint64, excluded Excluded) *Endpoint {
 		return a
 	}
 	return b
+}
+
+// draws is how often a draw that met an unfit endpoint is repeated before the
+// endpoints are looked through in order, which favours the neighbours of unfit
+// ones.
+const draws = 4
+
+// draw returns a fit endpoint by chance.
+func (s *Set) draw(rnd uint64, excluded Excluded) *Endpoint {
+	n := uint64(len(s.endpoints))
+	for range draws {
+		if e := s.endpoints[below(rnd, n)]; e.Fit() && (excluded == nil || !excluded(e)) {
+			return e
+		}
+		rnd = scramble(rnd)
+	}
+	return s.scan(below(rnd, n), excluded)
+}
+
+// scramble makes the next random number of one (SplitMix64, Steele et al.,
+// 2014).
+func scramble(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // scan returns the first fit endpoint from start on, else the first that may

@@ -114,6 +114,17 @@ func (c *Call) hasTried(e *balancer.Endpoint) bool {
 	return false
 }
 
+// Untried reports whether the service has an endpoint that the call has not
+// tried and that may get calls.
+func (c *Call) Untried() bool {
+	for _, e := range c.method.service.set.Load().All() {
+		if !e.Barred() && !c.hasTried(e) {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 	return m.rule.breakers.Get(breaker.Key{Service: m.service.name, Endpoint: e.Address()})
 }

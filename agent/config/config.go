@@ -33,6 +33,8 @@ type Config struct {
 	Services           []Service
 	Unmatched          Unmatched
 	Telemetry          Telemetry
+	// Digest is that of the text; zero for Default.
+	Digest Digest
 }
 
 // Service is something that apps call.

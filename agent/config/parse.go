@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -56,6 +57,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	f := &file{root: &document}
 	f.refuseUnsupported(message)
 	c := f.resolve(message)
+	c.Digest = sha256.Sum256(data)
 	f.cross(c)
 	if len(f.issues) > 0 {
 		return nil, newError(name, f.issues)

@@ -19,12 +19,12 @@ const (
 	lookAgain = 30 * time.Second
 )
 
-// Watch calls changed whenever the content of the file at path is another one,
-// until ctx ends. It watches the folder, so that a file which is replaced (an
+// Watch calls changed whenever the content of the file at path is another one
+// than before, seen at first, until ctx ends. It watches the folder, so that a file which is replaced (an
 // editor's rename, the symlinks of a Kubernetes ConfigMap) is followed. A file
 // that is gone for the moment is no change. changed is called on Watch's own
 // goroutine. The error is of setting up the watch.
-func Watch(ctx context.Context, path string, changed func()) error {
+func Watch(ctx context.Context, path string, seen Digest, changed func()) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("configuration: can't watch %s: %w", path, err)
@@ -33,8 +33,8 @@ func Watch(ctx context.Context, path string, changed func()) error {
 	if err := watcher.Add(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("configuration: can't watch the folder of %s: %w", path, err)
 	}
-	last := digest(path)
-	timer := time.NewTimer(lookAgain)
+	last := seen
+	timer := time.NewTimer(settle) // what changed before the watch stood is seen too
 	defer timer.Stop()
 	for {
 		select {
@@ -45,7 +45,7 @@ func Watch(ctx context.Context, path string, changed func()) error {
 		case <-watcher.Errors:
 			timer.Reset(settle) // events were lost: look
 		case <-timer.C:
-			if now := digest(path); now != last && now != (sum{}) {
+			if now := digest(path); now != last && now != (Digest{}) {
 				last = now
 				changed()
 			}
@@ -54,13 +54,14 @@ func Watch(ctx context.Context, path string, changed func()) error {
 	}
 }
 
-type sum [sha256.Size]byte
+// Digest tells contents of files apart.
+type Digest [sha256.Size]byte
 
-// digest tells contents apart; zero for a file that can't be read.
-func digest(path string) sum {
+// digest is zero for a file that can't be read.
+func digest(path string) Digest {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return sum{}
+		return Digest{}
 	}
 	return sha256.Sum256(data)
 }

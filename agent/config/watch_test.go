@@ -17,14 +17,14 @@ func watching(t *testing.T, path string) <-chan struct{} {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	changes, done := make(chan struct{}, 100), make(chan error, 1)
-	go func() { done <- Watch(ctx, path, func() { changes <- struct{}{} }) }()
+	go func() { done <- Watch(ctx, path, digest(path), func() { changes <- struct{}{} }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	time.Sleep(50 * time.Millisecond) // the first digest is taken
+	time.Sleep(2 * settle) // the watch stands
 	return changes
 }
 
@@ -103,5 +103,20 @@ func TestWatchSaysNothingOfTheSameContent(t *testing.T) {
 	case <-changes:
 		t.Fatal("a change was reported")
 	case <-time.After(4 * settle):
+	}
+}
+
+func TestWatchSeesWhatChangedBeforeItStood(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write(t, path, "new")
+	ctx, cancel := context.WithCancel(context.Background())
+	changes, done := make(chan struct{}, 1), make(chan error, 1)
+	go func() { done <- Watch(ctx, path, Digest{1}, func() { changes <- struct{}{} }) }()
+
+	seen(t, changes)
+
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

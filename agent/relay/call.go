@@ -106,7 +106,7 @@ func (c *call) dispatch(b *batch) {
 		if refusal == nil {
 			return
 		}
-		if !c.elsewhere(refusal.Reason) {
+		if !c.elsewhere() {
 			c.refuse(b, refusal)
 			return
 		}
@@ -116,9 +116,8 @@ func (c *call) dispatch(b *batch) {
 
 // elsewhere reports whether an attempt that never reached its endpoint goes to
 // another one.
-func (c *call) elsewhere(reason policy.Reason) bool {
-	others := c.policy.Method().Service().Endpoints().Len()
-	return !c.req.noRetry && reason != policy.NoEndpoints && c.policy.Attempts() < min(others, maxTransparent)
+func (c *call) elsewhere() bool {
+	return !c.req.noRetry && c.policy.Attempts() < maxTransparent && c.policy.Untried()
 }
 
 // connectFailed tells a call that waited for a connection that there is none.
@@ -130,7 +129,7 @@ func (c *call) connectFailed(b *batch, u *upstream, refuse func(c *call) *policy
 	}
 	c.queuedAt = nil
 	refusal := refuse(c)
-	if !c.elsewhere(refusal.Reason) {
+	if !c.elsewhere() {
 		c.refuse(b, refusal)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -204,41 +205,48 @@ func TestEndpointThatAcceptsAndNeverSpeaks(t *testing.T) {
 
 func TestMaxConcurrentStreamsOpensMoreConnectionsThenWaits(t *testing.T) {
 	release := make(chan struct{})
-	var mu sync.Mutex
-	connections := 0
+	free := sync.OnceFunc(func() { close(release) })
+	var arrived, connections atomic.Int64
 	upstream := upstreamScript(func(c *scriptConn) {
-		mu.Lock()
-		connections = max(connections, c.number)
-		mu.Unlock()
+		connections.Add(1)
 		for id := c.nextHeaders(); id != 0; id = c.nextHeaders() {
+			arrived.Add(1)
 			<-release
 			c.answer(id)
 		}
 	}).start(t, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+	t.Cleanup(free)
 	f := newFixtureWith(t, Options{Limits: Limits{UpstreamConnections: 2, WaitingCalls: 3}}, policy.Policy{}, upstream)
 	cc := f.client(t)
-	results := make(chan error, 6)
-	for range 5 { // two have a stream, three wait
+	results := make(chan error, 5)
+	start := func() {
 		go func() {
 			_, err := unary(testContext(t), cc, nil)
 			results <- err
 		}()
 	}
-	waitFor(t, func() bool { return f.relay.active.Load() == 5 && f.waiting() == 3 })
+	for n := int64(1); n <= 2; n++ { // two get a stream each, on a connection each
+		start()
+		waitFor(t, func() bool { return arrived.Load() == n })
+	}
+	for n := 1; n <= 3; n++ { // three wait
+		start()
+		waitFor(t, func() bool { return f.waiting() == n })
+	}
 
 	_, err := unary(testContext(t), cc, nil) // the sixth finds the queue full
 
 	if reason, _, _ := refusalOf(err); reason != "CONCURRENCY_LIMIT" {
 		t.Fatalf("the sixth: %v (reason %q), want CONCURRENCY_LIMIT", err, reason)
 	}
-	close(release)
+	free()
 	for range 5 {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
 	}
-	if connections != 2 {
-		t.Errorf("%d connections, want 2", connections)
+	if n := connections.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
 }
 

@@ -200,12 +200,17 @@ func (r *Relay) forgetDown(d *downConn) {
 	r.mu.Unlock()
 }
 
-// upstreamOf returns the connections of an endpoint.
+// upstreamOf returns the connections of an endpoint. One that left its service
+// while a call picked it gets none.
 func (r *Relay) upstreamOf(e *balancer.Endpoint) *upstream {
 	if u, ok := r.upstreams.Load(e); ok {
 		return u.(*upstream)
 	}
 	u, _ := r.upstreams.LoadOrStore(e, newUpstream(r, e))
+	if e.Retired() { // Forget came before the store, or will find it
+		r.upstreams.Delete(e)
+		u.(*upstream).retire()
+	}
 	return u.(*upstream)
 }
 
@@ -215,6 +220,7 @@ func (r *Relay) Forget(endpoints []*balancer.Endpoint) {
 	b := newBatch()
 	b.now = r.now()
 	for _, e := range endpoints {
+		e.Retire()
 		if u, ok := r.upstreams.LoadAndDelete(e); ok {
 			u.(*upstream).forget(b)
 		}

@@ -316,6 +316,13 @@ func (u *upstream) vanished(b *batch, why string) {
 	u.dial()
 }
 
+// retire makes an upstream that was never used take no call.
+func (u *upstream) retire() {
+	u.mu.Lock()
+	u.forgotten = true
+	u.mu.Unlock()
+}
+
 // forget ends the upstream: calls in flight finish, no new one comes.
 func (u *upstream) forget(b *batch) {
 	u.mu.Lock()

@@ -1,0 +1,52 @@
+package telemetry
+
+import (
+	"testing"
+	"time"
+
+	"github.com/outrigger-rpc/outrigger/balancer"
+	"github.com/outrigger-rpc/outrigger/breaker"
+	"github.com/outrigger-rpc/outrigger/policy"
+)
+
+// fullSource is a source in which everything happened once: calls that ended
+// well and badly, a refusal, a retry, a breaker that opened while it only
+// observes.
+func fullSource(t *testing.T) Source {
+	t.Helper()
+	p := policy.Default()
+	p.Breaker.Options.ConsecutiveFailures = 1
+	transitions := &Transitions{}
+	service := policy.NewService("greeter", policy.Settings{Policy: p}, func(k breaker.Key, tr breaker.Transition) {
+		transitions.Count(k.Service, tr.From.String(), tr.To.String())
+	})
+	service.SetEndpoints([]balancer.Spec{{Address: "127.0.0.1:1"}, {Address: "127.0.0.1:2"}})
+	origin := time.Now().Add(-time.Minute)
+	now := 59 * time.Second
+	call := func(results ...policy.Result) {
+		var c policy.Call
+		var a policy.Attempt
+		if refusal := c.Begin(service.Method("/helloworld.Greeter/SayHello"), now, -1, 1); refusal != nil {
+			t.Fatal(refusal)
+		}
+		for _, r := range results {
+			if refusal := c.Pick(now, 1, &a); refusal != nil {
+				t.Fatal(refusal)
+			}
+			c.Finish(&a, now+time.Millisecond, r, 1)
+		}
+		c.End(now+time.Millisecond, results[len(results)-1], 1)
+	}
+	call(policy.Result{Code: policy.OK})
+	call(policy.Result{Code: policy.Unavailable, Reason: policy.ConnectFailed}, policy.Result{Code: policy.Unavailable, Reason: policy.ConnectFailed})
+	call(policy.Result{Code: policy.OK}) // the open breaker would have refused it
+	return Source{
+		Origin:   origin,
+		Services: func() []*policy.Service { return []*policy.Service{service} },
+		Relay: func() RelayStats {
+			return RelayStats{Calls: 3, ProtocolErrors: []policy.Count{{Label: "PROTOCOL_ERROR", Total: 1}}}
+		},
+		Reloads:     func() (succeeded, failed uint64) { return 1, 1 },
+		Transitions: transitions,
+	}
+}
