@@ -35,7 +35,7 @@ func page[T any](items []T, key func(T) string, size int32, token string) (cut [
 		return items, "", nil
 	}
 	items = items[:size]
-	return items, base64.RawURLEncoding.EncodeToString([]byte(tokenMark+key(items[size-1]))), nil
+	return items, base64.RawURLEncoding.EncodeToString([]byte(tokenMark + key(items[size-1]))), nil
 }
 
 // maxNamed bounds how many names a message lists.

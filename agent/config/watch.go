@@ -42,7 +42,7 @@ func Watch(ctx context.Context, path string, seen Digest, changed func()) error 
 			return nil
 		case <-watcher.Events:
 			timer.Reset(settle)
-		case <-watcher.Errors:
+		case <-watcher.Errors: //nolint:errcheck // whatever was lost, a look finds it
 			timer.Reset(settle) // events were lost: look
 		case <-timer.C:
 			if now := digest(path); now != last && now != (Digest{}) {

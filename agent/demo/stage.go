@@ -57,7 +57,7 @@ func (s *stage) stop() {
 	for _, one := range s.servers {
 		_ = one.kill() // it may be dead already
 	}
-	os.RemoveAll(s.dir)
+	_ = os.RemoveAll(s.dir) // a temporary folder: the system clears what is left
 }
 
 // openFor is how long breakers stay open: 30 s is the reference, but the whole

@@ -3,6 +3,7 @@ package demo
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -67,7 +68,7 @@ func Upstream(ctx context.Context, name string) error {
 	}()
 	stopped := context.AfterFunc(ctx, server.Stop)
 	defer stopped()
-	if err := server.Serve(l); err != nil && err != grpc.ErrServerStopped {
+	if err := server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin) // the parent's end of it says when it is over

@@ -50,7 +50,7 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	r := c.relay
 	r.calls.Add(1)
 	r.active.Add(1)
-	c.timer = timer{shard: c.down.id/2 + uint32(c.down.conn.serial), owner: c}
+	c.timer = timer{shard: c.down.id/2 + c.down.conn.serial, owner: c}
 	c.first = leg{call: c, source: &c.down, fin: end}
 	c.first.keep = !c.req.noRetry && r.buffered.Load() < r.limits.BufferedBytes/2
 	c.up = &c.first

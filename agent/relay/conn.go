@@ -513,7 +513,7 @@ func (c *conn) goodbye(b *batch, why *connError) {
 // linger reads and forgets for a moment: closing a socket with unread bytes
 // would take the GOAWAY away from the peer.
 func (c *conn) linger() {
-	c.sock.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
+	_ = c.sock.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	c.writers.Wait()
 	c.sock.closeWrite()
 	c.have = 0

@@ -20,8 +20,8 @@ type downConn struct {
 func newDownConn(r *Relay, sock *socket, peer string) *downConn {
 	d := &downConn{}
 	d.init(r, sock, d, peer)
-	d.preface = timer{shard: uint32(d.serial), owner: prefaceTimeout{d}}
-	d.drained = timer{shard: uint32(d.serial), owner: drainStep{d}}
+	d.preface = timer{shard: d.serial, owner: prefaceTimeout{d}}
+	d.drained = timer{shard: d.serial, owner: drainStep{d}}
 	return d
 }
 

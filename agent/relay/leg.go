@@ -101,7 +101,7 @@ func (l *leg) send(b *batch, p []byte, end bool) {
 		return
 	}
 	l.fin = l.fin || end
-	moved := 0
+	var moved int
 	if l.queue == nil && !l.keep {
 		moved = c.emit(b, l, p, l.fin)
 		l.enqueue(p[moved:])

@@ -190,7 +190,7 @@ func (c *conn) writeHeaders(b *batch, stream uint32, fields []hpack.HeaderField,
 }
 
 // encode adds a field to the block under construction. c.mu is held.
-func (c *conn) encode(f *hpack.HeaderField) { c.enc.WriteField(*f) }
+func (c *conn) encode(f *hpack.HeaderField) { _ = c.enc.WriteField(*f) } // the sink takes everything
 
 // encodeOnce adds a field that will not come again with that value, so that
 // it pushes nothing out of the peer's table: a literal without indexing

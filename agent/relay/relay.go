@@ -276,8 +276,7 @@ func (r *Relay) Drain(ctx context.Context) error {
 	if err != nil {
 		r.refuseRest()
 	}
-	r.Close()
-	return err
+	return errors.Join(err, r.Close())
 }
 
 // waitForClients waits until the last client has left.

@@ -29,7 +29,6 @@ import (
 // /test.Echo/Down answers as many messages as the first byte says;
 // /test.Echo/Up counts the bytes it got.
 type echoServer struct {
-	name  string
 	unary func(ctx context.Context, in []byte) ([]byte, error) // nil: echo
 	calls atomic.Int64
 }

@@ -130,7 +130,7 @@ func (s *socket) closeWrite() {
 		s.nc.Close()
 		return
 	}
-	s.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_ = s.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 
 func (s *socket) close() { s.nc.Close() }

@@ -23,7 +23,7 @@ func newUpConn(r *Relay, sock *socket, u *upstream) *upConn {
 	up := &upConn{upstream: u, nextStream: 1}
 	up.init(r, sock, up, u.endpoint.Address())
 	up.begun, up.greeted = true, true
-	up.preface = timer{shard: uint32(up.serial), owner: settingsTimeout{up}}
+	up.preface = timer{shard: up.serial, owner: settingsTimeout{up}}
 	return up
 }
 

@@ -73,7 +73,7 @@ func (r *remote) connect(ctx context.Context, do func(context.Context, *grpc.Cli
 	if err != nil {
 		return usageError{fmt.Errorf("--api (or %s) is %q: %w", apiVariable, r.address, err)}
 	}
-	defer agent.Close()
+	defer func() { _ = agent.Close() }() // it has nothing left to say
 	return r.explain(do(ctx, agent))
 }
 
@@ -87,6 +87,9 @@ func (r *remote) explain(err error) error {
 	case codes.Unavailable:
 		if s.Message() == "the agent is ending" {
 			return fmt.Errorf("the agent at %s is ending", r.address)
+		}
+		if strings.Contains(s.Message(), "server preface") {
+			return fmt.Errorf("what answers at %s is no agent's API: it does not speak HTTP/2 (the API is at %s by default)", r.address, defaultAPI)
 		}
 		return fmt.Errorf("no agent answers at %s: is `outrigger run` up? Name another address by --api ADDR or %s (%s)", r.address, apiVariable, cause(s.Message()))
 	case codes.DeadlineExceeded:

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 )
 
 func TestEveryVerbExplainsItself(t *testing.T) {
@@ -78,6 +84,47 @@ func TestNoAgentAnswers(t *testing.T) {
 				t.Errorf("%s: %q does not say %q", args, got.stderr, says)
 			}
 		}
+	}
+}
+
+func TestSomethingElseAnswers(t *testing.T) {
+	// Given a web server where the API should be, such as the agent's own admin
+	// port,
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	// when a verb asks it, then the answer is no riddle.
+	got := outrigger("status", "--api", web.Listener.Addr().String())
+	if got.code != exitFailed || !strings.Contains(got.stderr, "is no agent's API: it does not speak HTTP/2") {
+		t.Errorf("%+v", got)
+	}
+	// Given a gRPC server without the API, as the agent's egress may lead to,
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := grpc.NewServer()
+	defer other.Stop()
+	go other.Serve(listener)
+	if got := outrigger("status", "--api", listener.Addr().String()); got.code != exitFailed || !strings.Contains(got.stderr, "is no agent, or one of another version") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTheAPICanBeAUnixSocket(t *testing.T) {
+	s := newStage(t)
+	path := filepath.Join(t.TempDir(), "api.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(listener) }()
+	if got := outrigger("endpoint", "drain", "127.0.0.1:50051", "--api", "unix:"+path); got.code != exitOK || !strings.Contains(got.stdout, "DRAINING") {
+		t.Errorf("%+v", got)
+	}
+	s.server.Shutdown(context.Background())
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

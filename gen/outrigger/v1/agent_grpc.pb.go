@@ -36,8 +36,9 @@ type AgentServiceClient interface {
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*GetAgentResponse, error)
 	// Shows services, endpoints, breakers, rates and latency at a glance.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// Sends the status at once and then at every interval, until the caller goes
-	// or the agent ends (UNAVAILABLE).
+	// Sends the status at once, then at every interval and after every change of a
+	// breaker's state, at most 50 times a second; until the caller goes or the
+	// agent ends (UNAVAILABLE).
 	WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error)
 	// Reads the configuration file again.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
@@ -111,8 +112,9 @@ type AgentServiceServer interface {
 	GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error)
 	// Shows services, endpoints, breakers, rates and latency at a glance.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// Sends the status at once and then at every interval, until the caller goes
-	// or the agent ends (UNAVAILABLE).
+	// Sends the status at once, then at every interval and after every change of a
+	// breaker's state, at most 50 times a second; until the caller goes or the
+	// agent ends (UNAVAILABLE).
 	WatchStatus(*WatchStatusRequest, grpc.ServerStreamingServer[WatchStatusResponse]) error
 	// Reads the configuration file again.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)

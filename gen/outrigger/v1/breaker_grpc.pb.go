@@ -38,7 +38,8 @@ type BreakerServiceClient interface {
 	// Shows one breaker.
 	GetBreaker(ctx context.Context, in *GetBreakerRequest, opts ...grpc.CallOption) (*GetBreakerResponse, error)
 	// Sends every breaker at first, then each one whose state or mode changed, as
-	// it happens; until the caller goes or the agent ends (UNAVAILABLE).
+	// it happens, at most 50 times a second; until the caller goes or the agent
+	// ends (UNAVAILABLE).
 	WatchBreakers(ctx context.Context, in *WatchBreakersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBreakersResponse], error)
 	// Opens a breaker until it is closed or reset.
 	OpenBreaker(ctx context.Context, in *OpenBreakerRequest, opts ...grpc.CallOption) (*OpenBreakerResponse, error)
@@ -136,7 +137,8 @@ type BreakerServiceServer interface {
 	// Shows one breaker.
 	GetBreaker(context.Context, *GetBreakerRequest) (*GetBreakerResponse, error)
 	// Sends every breaker at first, then each one whose state or mode changed, as
-	// it happens; until the caller goes or the agent ends (UNAVAILABLE).
+	// it happens, at most 50 times a second; until the caller goes or the agent
+	// ends (UNAVAILABLE).
 	WatchBreakers(*WatchBreakersRequest, grpc.ServerStreamingServer[WatchBreakersResponse]) error
 	// Opens a breaker until it is closed or reset.
 	OpenBreaker(context.Context, *OpenBreakerRequest) (*OpenBreakerResponse, error)
