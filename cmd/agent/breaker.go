@@ -68,7 +68,7 @@ func newBreakerList() *cobra.Command {
 			})
 		},
 	})
-	c.Flags().StringVar(&service, "service", "", "only this service's")
+	c.Flags().StringVar(&service, "service", "", "only those of `SERVICE`")
 	return c
 }
 

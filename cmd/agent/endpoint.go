@@ -54,7 +54,7 @@ func newEndpointList() *cobra.Command {
 			})
 		},
 	})
-	c.Flags().StringVar(&service, "service", "", "only this service's")
+	c.Flags().StringVar(&service, "service", "", "only those of `SERVICE`")
 	return c
 }
 
@@ -77,7 +77,7 @@ func newEndpointMove(verb, short string, move func(ctx context.Context, c outrig
 			})
 		},
 	})
-	c.Flags().StringVar(&service, "service", "", "only in this service; none: in every one that has the address")
+	c.Flags().StringVar(&service, "service", "", "only in this `SERVICE`; none: in every one that has the address")
 	return c
 }
 

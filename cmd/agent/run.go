@@ -50,8 +50,8 @@ file with a mistake changes nothing.`,
 	}
 	c.Flags().StringVarP(&path, "config", "c", "", "configuration `FILE`; none: the built-in defaults")
 	c.Flags().DurationVar(&drain, "drain-timeout", agent.DefaultDrainTimeout, "how long calls under way may take when the agent ends")
-	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	c.Flags().StringVar(&format, "log-format", "text", "text or json")
+	c.Flags().StringVar(&level, "log-level", "info", "`LEVEL`: debug, info, warn or error")
+	c.Flags().StringVar(&format, "log-format", "text", "`FORMAT`: text or json")
 	return c
 }
 

@@ -53,7 +53,7 @@ availability's target lets go unanswered; a burn rate above 1 spends it too fast
 			})
 		},
 	})
-	c.Flags().StringVar(&service, "service", "", "only this service")
+	c.Flags().StringVar(&service, "service", "", "only this `SERVICE`")
 	c.Flags().Var(&span, "window", "how far back: 10s, 1m, 5m or 1h")
 	return c
 }

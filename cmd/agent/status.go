@@ -54,7 +54,7 @@ a service and interval; with -o json, a JSON object a line.`,
 		},
 	})
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it live until Ctrl-C")
-	c.Flags().StringVar(&service, "service", "", "only this service")
+	c.Flags().StringVar(&service, "service", "", "only this `SERVICE`")
 	c.Flags().DurationVar(&interval, "interval", time.Second, "how often --watch looks, 100ms to 1h")
 	return c
 }
