@@ -51,7 +51,7 @@ lint: $(STAMP) $(DEPS) ## golangci-lint, buf lint, buf format, goroutines in the
 breaking: $(STAMP) $(DEPS) ## protos against the previous commit on main
 	@if git cat-file -e HEAD~1:proto/outrigger 2>/dev/null; then \
 	  rm -rf .cache/previous && mkdir -p .cache/previous/proto/.deps && git archive HEAD~1 proto buf.yaml | tar -x -C .cache/previous && cp -r $(DEPS) .cache/previous/proto/.deps/ && \
-	  $(TOOLS)/buf breaking --against .cache/previous --path proto/outrigger; \
+	  $(TOOLS)/buf breaking --against .cache/previous; \
 	else echo "SKIPPED buf breaking: the previous commit has no proto/"; fi
 
 .PHONY: generate
