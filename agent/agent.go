@@ -108,7 +108,7 @@ func (a *Agent) Now() policy.Instant { return time.Since(a.origin) }
 // agent that can't start returns why; one that stopped as asked returns nil.
 func (a *Agent) Run(ctx context.Context) error {
 	tuneMemory()
-	c := a.reload.current
+	c := a.reload.config()
 	listeners, err := a.open(c)
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (a *Agent) serve(ctx context.Context, l *listeners, control *api.Server, pa
 	run("admin", pages.Serve, l.admin)
 	watch, endWatch := context.WithCancel(ctx)
 	if a.options.ConfigPath != "" {
-		loaded := a.reload.current.Digest // of the start: nothing has reloaded yet
+		loaded := a.reload.config().Digest
 		running.Go(func() {
 			if err := config.Watch(watch, a.options.ConfigPath, loaded, func() { _ = a.Reload() }); err != nil {
 				a.logger.Warn("the configuration file is not watched: reload by SIGHUP", "error", err)

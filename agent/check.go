@@ -21,5 +21,13 @@ func Check(path string) (summary string, err error) {
 	if c.Unmatched.Dial {
 		unmatched = "dialled"
 	}
-	return fmt.Sprintf("%d services with %d endpoints; other authorities are %s", len(c.Services), endpoints, unmatched), nil
+	return fmt.Sprintf("%s with %s; other authorities are %s", count(len(c.Services), "service"), count(endpoints, "endpoint"), unmatched), nil
+}
+
+// count writes "1 service", "2 services".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

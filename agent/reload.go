@@ -13,12 +13,23 @@ import (
 
 // reloads is the configuration in force and how it got there.
 type reloads struct {
+	// applying is held through a whole reload, which may wait for an old
+	// collector; mu only where the fields below are read or written.
+	applying sync.Mutex
+
 	mu                sync.Mutex
 	current           *config.Config
 	generation        uint64 // how often a configuration was taken over
 	succeeded, failed uint64
 	problem           string    // of the last reload; empty: it succeeded
 	loaded, tried     time.Time // when current came into force; when a reload was last tried
+}
+
+// config returns the configuration in force.
+func (r *reloads) config() *config.Config {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
 }
 
 func (r *reloads) counts() (succeeded, failed uint64) {
@@ -37,13 +48,16 @@ func (a *Agent) Reload() error {
 	if a.options.ConfigPath == "" {
 		return errNoFile
 	}
-	a.reload.mu.Lock()
-	defer a.reload.mu.Unlock()
-	a.reload.tried = time.Now()
+	a.reload.applying.Lock()
+	defer a.reload.applying.Unlock()
+	tried := time.Now()
 	c, err := config.Load(a.options.ConfigPath)
 	if err == nil {
 		err = a.replace(c)
 	}
+	a.reload.mu.Lock()
+	defer a.reload.mu.Unlock()
+	a.reload.tried = tried
 	if err != nil {
 		a.reload.failed++
 		a.reload.problem = err.Error()
@@ -58,9 +72,9 @@ func (a *Agent) Reload() error {
 	return nil
 }
 
-// replace takes c over. a.reload.mu is held.
+// replace takes c over. a.reload.applying is held, so current stays.
 func (a *Agent) replace(c *config.Config) error {
-	old := a.reload.current
+	old := a.reload.config()
 	if c.Egress != old.Egress || c.API != old.API || c.Admin != old.Admin {
 		return fmt.Errorf("%s: egress.address, api.address and admin.address can't change while the agent runs: restart it", a.options.ConfigPath)
 	}

@@ -131,6 +131,17 @@ func TestASetThatChangesKeepsTheCounters(t *testing.T) {
 	}
 }
 
+func TestADrainOutlivesAChangeOfWeight(t *testing.T) {
+	old := newTestSet(1, 1)
+	old.All()[0].SetDraining(true)
+
+	next, _ := old.With([]Spec{{Address: "10.0.0.1:1", Weight: 7}, {Address: "10.0.0.2:1"}})
+
+	if !next.All()[0].Barred() || next.All()[1].Barred() {
+		t.Fatal("the drain was lost, or spread")
+	}
+}
+
 func TestConditions(t *testing.T) {
 	e := NewEndpoint(Spec{Address: "a:1"})
 	e.SetCondition(Unhealthy, "status 500", 5)

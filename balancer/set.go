@@ -42,12 +42,17 @@ func (s *Set) Find(address string) *Endpoint {
 }
 
 // With returns a set for the specs: an endpoint whose spec is unchanged is
-// taken over with its counters, the others are new. The second result lists
-// the endpoints that are no longer in it.
+// taken over with its counters, the others are new. A new one at an address
+// that was drained is drained too: that was an operator's word on the address.
+// The second result lists the endpoints that are no longer in it.
 func (s *Set) With(specs []Spec) (next *Set, gone []*Endpoint) {
 	old := make(map[Spec]*Endpoint, len(s.endpoints))
+	drained := make(map[string]bool)
 	for _, e := range s.endpoints {
 		old[e.spec] = e
+		if e.Barred() {
+			drained[e.spec.Address] = true
+		}
 	}
 	next = &Set{endpoints: make([]*Endpoint, 0, len(specs))}
 	for _, spec := range specs {
@@ -57,6 +62,7 @@ func (s *Set) With(specs []Spec) (next *Set, gone []*Endpoint) {
 		e := old[spec]
 		if e == nil {
 			e = NewEndpoint(spec)
+			e.SetDraining(drained[spec.Address])
 		}
 		delete(old, spec)
 		next.endpoints = append(next.endpoints, e)
