@@ -73,6 +73,10 @@ bench: ## benchmarks of the libraries, and of their peers
 bench-relay: build ## proxy CPU per call beside HAProxy and nginx (needs h2load and haproxy)
 	go run ./bench/relay
 
+.PHONY: bench-memory
+bench-memory: build ## what a stalled stream and 10,000 idle ones cost the agent
+	go run ./bench/memory
+
 FUZZTIME ?= 60
 .PHONY: fuzz
 fuzz: ## every fuzz target, FUZZTIME seconds in all (60)

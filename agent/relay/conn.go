@@ -51,7 +51,8 @@ type conn struct {
 	received    int64
 	unowed      int64 // received, but not granted anew yet
 	nuisance    nuisance
-	lastStream  uint32 // highest stream id that the peer opened
+	resets      nuisance // those of streams, which nothing earns back
+	lastStream  uint32   // highest stream id that the peer opened
 
 	granted atomic.Int64 // how many bytes the peer may send on the connection
 	flooded atomic.Bool  // the peer makes output and does not read it
@@ -261,6 +262,8 @@ func (c *conn) handleData(b *batch, f *frame) error {
 		if err := c.annoyed(b); err != nil {
 			return err
 		}
+	} else {
+		c.nuisance.earn()
 	}
 	c.mu.Lock()
 	l := c.streams[f.stream]
@@ -387,6 +390,7 @@ func (c *conn) decode(b *batch, stream uint32, block []byte, end bool) error {
 	if err := c.dec.Close(); err != nil {
 		return &connError{codeCompression, err.Error()}
 	}
+	c.nuisance.earn()
 	return c.side.headers(b, stream, &c.fields, end)
 }
 
@@ -419,7 +423,10 @@ func (c *conn) handleReset(b *batch, f *frame) error {
 	c.remove(b, l)
 	c.mu.Unlock()
 	l.call.peerReset(b, l, errCode(binary.BigEndian.Uint32(f.payload)))
-	return c.annoyed(b)
+	if _, down := c.side.(*downConn); down && c.resets.exceeded(b.now) {
+		return &connError{codeEnhanceYourCalm, "too many streams opened and reset"}
+	}
+	return nil // an endpoint resets only what it was asked for
 }
 
 func (c *conn) handlePing(b *batch, f *frame) error {

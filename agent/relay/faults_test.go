@@ -377,6 +377,57 @@ func TestMalformedFramesEndTheConnectionOnly(t *testing.T) {
 	}
 }
 
+func TestPingsThatGoWithDataAreNoFlood(t *testing.T) {
+	// grpc-go measures each connection with a PING for nearly every DATA.
+	upstream := upstreamScript(func(c *scriptConn) {
+		for id := c.nextHeaders(); id != 0; id = c.nextHeaders() {
+			c.WritePing(false, [8]byte{1})
+			c.answer(id)
+		}
+	}).start(t)
+	f := newFixture(t, policy.Policy{}, upstream)
+	cc := f.client(t)
+	for i := range nuisanceBurst + 1000 {
+		if _, err := unary(testContext(t), cc, nil); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+}
+
+func TestRapidResetIsCutOff(t *testing.T) {
+	upstream := &echoServer{}
+	address, _ := upstream.start(t)
+	f := newFixture(t, policy.Policy{}, address)
+	c, err := net.Dial("tcp", f.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	block := literal(":method", "POST", ":scheme", "http", ":path", "/test.Echo/Unary", ":authority", "echo", "content-type", "application/grpc")
+	go func() {
+		c.Write(appendSettings([]byte(clientPreface)))
+		for id := uint32(1); id < 2*(nuisanceBurst+5000); id += 2 {
+			if _, err := c.Write(appendRSTStream(appendHeaderBlock(nil, id, block, false, minMaxFrameSize), id, codeCancel)); err != nil {
+				return
+			}
+		}
+	}()
+	framer := http2.NewFramer(io.Discard, c)
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("no GOAWAY: %v", err)
+		}
+		if g, ok := frame.(*http2.GoAwayFrame); ok && g.ErrCode == http2.ErrCodeEnhanceYourCalm {
+			break
+		}
+	}
+	if _, err := unary(testContext(t), f.client(t), nil); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+}
+
 func TestHugeHeaderListIsRefused(t *testing.T) {
 	upstream := &echoServer{}
 	address, _ := upstream.start(t)

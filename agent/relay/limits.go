@@ -78,6 +78,8 @@ const (
 
 // nuisance is the budget of frames that cost the relay work and move no call:
 // a token bucket per connection. A well-behaved peer stays far below it.
+// Frames that carry something give back: gRPC libraries measure the connection
+// with a PING for nearly each DATA.
 type nuisance struct {
 	spent float64
 	last  time.Duration
@@ -87,6 +89,9 @@ const (
 	nuisanceBurst     = 2000
 	nuisancePerSecond = 500
 )
+
+// earn gives back for a frame that carried something.
+func (n *nuisance) earn() { n.spent = max(n.spent-1, 0) }
 
 // exceeded counts one such frame at now and reports whether that was too much.
 func (n *nuisance) exceeded(now time.Duration) bool {
