@@ -114,6 +114,10 @@ func (c *Call) hasTried(e *balancer.Endpoint) bool {
 	return false
 }
 
+// Sent counts an attempt whose endpoint the shell's own transport chooses: it
+// stands for Pick and Finish where there is none to pick.
+func (c *Call) Sent() { c.attempts++ }
+
 // Untried reports whether the service has an endpoint that the call has not
 // tried and that may get calls.
 func (c *Call) Untried() bool {
@@ -131,7 +135,7 @@ func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 
 // Finish reports how an attempt ended.
 func (c *Call) Finish(a *Attempt, now Instant, r Result, rnd uint64) {
-	outcome := r.breakerOutcome()
+	outcome := c.blame(now, r)
 	a.Endpoint.End(outcome == breaker.Failure)
 	if m := c.method; m.rule.breakers != nil && m.rule.policy.Breaker.Scope == ScopeEndpoint {
 		m.endpointBreaker(a.Endpoint).Report(a.permit, now, outcome, now-a.start, rnd)
@@ -139,12 +143,25 @@ func (c *Call) Finish(a *Attempt, now Instant, r Result, rnd uint64) {
 	*a = Attempt{}
 }
 
+// early is how much before the caller's deadline a server may say that it is
+// over: its clock and ours don't tick together.
+const early = 10 * time.Millisecond
+
+// blame says what the result means for breakers. A server that answers
+// DEADLINE_EXCEEDED when the caller's own deadline is over only says so first.
+func (c *Call) blame(now Instant, r Result) breaker.Outcome {
+	if r.Code == DeadlineExceeded && r.Reason == ReasonNone && c.deadline != 0 && now >= c.deadline-early {
+		return breaker.Ignored
+	}
+	return r.breakerOutcome()
+}
+
 // End records the call. Nothing may be asked of it afterwards.
 func (c *Call) End(now Instant, r Result, rnd uint64) {
 	m := c.method
 	latency := now - c.start
 	if m.breaker != nil {
-		outcome := r.breakerOutcome()
+		outcome := c.blame(now, r)
 		if c.attempts == 0 {
 			outcome = breaker.Ignored // it never went out: nothing was learnt
 		}

@@ -161,6 +161,20 @@ func TestWhoseFault(t *testing.T) {
 	}
 }
 
+func TestAServerThatSaysItFirstIsNotToBlameForTheCallersDeadline(t *testing.T) {
+	for _, tc := range []struct {
+		after time.Duration
+		want  breaker.Outcome
+	}{{500 * time.Millisecond, breaker.Failure}, {995 * time.Millisecond, breaker.Ignored}, {1001 * time.Millisecond, breaker.Ignored}} {
+		s := newTestService(Policy{}, "a:1")
+		var c Call
+		_ = c.Begin(s.Method(hello), start, time.Second, 1)
+		if got := c.blame(start+tc.after, Result{Code: DeadlineExceeded}); got != tc.want {
+			t.Errorf("DEADLINE_EXCEEDED after %v of 1s: %v, want %v", tc.after, got, tc.want)
+		}
+	}
+}
+
 func TestEveryReasonHasItsStatus(t *testing.T) {
 	want := map[string]Code{
 		"NO_ROUTE": Unimplemented, "BREAKER_OPEN": Unavailable, "NO_ENDPOINTS": Unavailable, "ALL_UNHEALTHY": Unavailable,

@@ -124,6 +124,17 @@ func (s *Service) newRule(p Policy, old *rule) *rule {
 // Policy returns the policy of methods without an override.
 func (s *Service) Policy() Policy { return s.current.Load().settings.Policy }
 
+// Policies returns the service's policy and those of its overrides, in no
+// order.
+func (s *Service) Policies() []Policy {
+	settings := s.current.Load().settings
+	all := []Policy{settings.Policy}
+	for _, p := range settings.Methods {
+		all = append(all, p)
+	}
+	return all
+}
+
 // SetEndpoints changes the service's endpoints and returns those that left.
 // An endpoint whose spec is unchanged keeps its counters.
 func (s *Service) SetEndpoints(specs []balancer.Spec) (gone []*balancer.Endpoint) {
