@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -37,8 +38,13 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// newError sorts the issues and drops repeats.
-func newError(file string, issues []Issue) *Error {
+// newError sorts the issues and drops repeats. YAML ends lines at a lone
+// carriage return too, editors don't: no issue lies below the text's last line.
+func newError(file string, text []byte, issues []Issue) *Error {
+	last := bytes.Count(text, []byte("\n")) + 1
+	for i := range issues {
+		issues[i].Line = min(issues[i].Line, last)
+	}
 	slices.SortStableFunc(issues, func(a, b Issue) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})

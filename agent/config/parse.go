@@ -43,7 +43,7 @@ func Load(path string) (*Config, error) {
 func Parse(name string, data []byte) (*Config, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		return nil, newError(name, []Issue{syntaxIssue(err)})
+		return nil, newError(name, data, []Issue{syntaxIssue(err)})
 	}
 	message := &configv1.Config{}
 	var issues []Issue
@@ -52,7 +52,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		issues = readIssues(options.Unmarshal(data, message))
 	}
 	if len(issues) > 0 {
-		return nil, newError(name, issues)
+		return nil, newError(name, data, issues)
 	}
 	f := &file{root: &document}
 	f.refuseUnsupported(message)
@@ -60,7 +60,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	c.Digest = sha256.Sum256(data)
 	f.cross(c)
 	if len(f.issues) > 0 {
-		return nil, newError(name, f.issues)
+		return nil, newError(name, data, f.issues)
 	}
 	return c, nil
 }
