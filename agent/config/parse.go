@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -41,6 +42,13 @@ func Load(path string) (*Config, error) {
 
 // Parse reads a configuration's text; name stands for it in errors.
 func Parse(name string, data []byte) (*Config, error) {
+	if at := strangeBreak.FindIndex(data); at != nil {
+		before := data[:at[0]]
+		return nil, newError(name, data, []Issue{{
+			Line: bytes.Count(before, []byte("\n")) + 1, Column: len(before) - bytes.LastIndexByte(before, '\n'),
+			Message: "a line break that is none of LF and CRLF, which editors show differently; save the file with LF",
+		}})
+	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		return nil, newError(name, data, []Issue{syntaxIssue(err)})
@@ -49,7 +57,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	var issues []Issue
 	if document.Kind != 0 {
 		options := protoyaml.UnmarshalOptions{Path: name, Validator: rules{}, CustomUnmarshaler: days{}}
-		issues = readIssues(options.Unmarshal(data, message))
+		issues = readIssues(unmarshal(options, data, message))
 	}
 	if len(issues) > 0 {
 		return nil, newError(name, data, issues)
@@ -64,6 +72,21 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	return c, nil
 }
+
+// unmarshal reads the text. A reader that panics (fuzzing found texts for which
+// it does) must not take a running agent with it: the text is refused.
+func unmarshal(o protoyaml.UnmarshalOptions, data []byte, m proto.Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the reader failed on this text (%v); please report it with the file", p)
+		}
+	}()
+	return o.Unmarshal(data, m)
+}
+
+// strangeBreak is what YAML takes for a line break and editors don't: CR alone,
+// NEL, LS, PS. Positions in messages would be wrong.
+var strangeBreak = regexp.MustCompile("\r(?:[^\n]|$)|\u0085|\u2028|\u2029")
 
 // validator is built at the first file that is read: it is the heaviest part
 // of reading one.
