@@ -23,8 +23,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// The servers of outrigger.yaml.
-var servers = []string{"127.0.0.1:50151", "127.0.0.1:50152"}
+// The servers of outrigger.yaml: ports that the system gives to no client.
+var servers = []string{"127.0.0.1:18151", "127.0.0.1:18152"}
 
 func main() {
 	if err := run(context.Background()); err != nil {
