@@ -338,11 +338,13 @@ func TestADeadUpstreamFailsOnlyWhatWasOnIt(t *testing.T) {
 	r := startAgent(t, configOf("timeout: 3s", ups...))
 	app := r.app()
 	var load sync.WaitGroup
-	var lost, other atomic.Int64
+	var calls, lost, other atomic.Int64
+	began := time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	for range 8 {
 		load.Go(func() {
 			for ctx.Err() == nil {
+				calls.Add(1)
 				switch err := call(app); {
 				case err == nil:
 				case strings.Contains(err.Error(), "was lost in mid-call") && strings.Contains(err.Error(), ups[0].address):
@@ -361,6 +363,7 @@ func TestADeadUpstreamFailsOnlyWhatWasOnIt(t *testing.T) {
 
 	cancel()
 	load.Wait()
+	t.Logf("%d calls, %.0f a second, %d lost with the dead upstream", calls.Load(), float64(calls.Load())/time.Since(began).Seconds(), lost.Load())
 	if lost.Load() > 8 {
 		t.Errorf("%d calls were lost, at most 8 were in flight", lost.Load())
 	}

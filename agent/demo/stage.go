@@ -62,7 +62,9 @@ func (s *stage) stop() {
 
 // openFor is how long breakers stay open: 30 s is the reference, but the whole
 // demo is shorter.
-func openFor(d time.Duration) time.Duration { return max((d / 15).Round(100*time.Millisecond), 500*time.Millisecond) }
+func openFor(d time.Duration) time.Duration {
+	return max((d / 15).Round(100*time.Millisecond), 500*time.Millisecond)
+}
 
 // config is the agent's: the reference figures, but for openFor.
 func (s *stage) config(d time.Duration) string {
