@@ -13,6 +13,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -256,8 +257,9 @@ func (x *Config) GetTelemetry() *Telemetry {
 // Listener is an address that the agent opens.
 type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host:port" or "unix:PATH". Port 0 picks a free one.
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// "host:port" or "unix:PATH". Port 0 picks a free one. Default
+	// 127.0.0.1:7600 (egress), 127.0.0.1:7601 (api), 127.0.0.1:7602 (admin).
+	Address       *string `protobuf:"bytes,1,opt,name=address,proto3,oneof" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,8 +295,8 @@ func (*Listener) Descriptor() ([]byte, []int) {
 }
 
 func (x *Listener) GetAddress() string {
-	if x != nil {
-		return x.Address
+	if x != nil && x.Address != nil {
+		return *x.Address
 	}
 	return ""
 }
@@ -384,9 +386,12 @@ func (x *Service) GetMethods() []*MethodPolicy {
 // Match says which calls go to a service. Both lists given: both must match.
 type Match struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Authorities, whole. One without a port matches any port.
+	// Authorities, whole; case makes no difference. One without a port matches
+	// any port. Default: the service's name, or every authority where methods
+	// are given.
 	Authorities []string `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	// Prefixes of the method, such as "/helloworld.Greeter/". The longest wins.
+	// Prefixes of the method, such as "/helloworld.Greeter/". The longest
+	// wins. Default: every method.
 	Methods       []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -516,8 +521,8 @@ type DnsEndpoints struct {
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// The port of every endpoint.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// How often it is asked.
-	Refresh       *string `protobuf:"bytes,3,opt,name=refresh,proto3,oneof" json:"refresh,omitempty"`
+	// How often it is asked. Default 5s.
+	Refresh       *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,11 +571,11 @@ func (x *DnsEndpoints) GetPort() uint32 {
 	return 0
 }
 
-func (x *DnsEndpoints) GetRefresh() string {
-	if x != nil && x.Refresh != nil {
-		return *x.Refresh
+func (x *DnsEndpoints) GetRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.Refresh
 	}
-	return ""
+	return nil
 }
 
 // FileEndpoints are listed in a file.
@@ -622,11 +627,11 @@ func (x *FileEndpoints) GetPath() string {
 // KubernetesEndpoints are those of a Kubernetes service.
 type KubernetesEndpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The namespace of the service.
+	// The namespace of the service. Default: that of the agent's pod.
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Its name.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// The name or number of its port.
+	// The name or number of its port. Default: its only one.
 	Port          string `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -805,7 +810,7 @@ func (x *MethodPolicy) GetPolicy() *Policy {
 // Unmatched says what happens to calls that no service matches.
 type Unmatched struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Default REJECT.
+	// Default REJECT; DIAL where the agent runs without a file.
 	Mode          Unmatched_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=outrigger.config.v1.Unmatched_Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -853,9 +858,9 @@ type Tasks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where tasks are kept.
 	Store *TaskStore `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// How many tasks may wait.
+	// How many tasks may wait. Default 10000.
 	QueueCapacity *uint32 `protobuf:"varint,2,opt,name=queue_capacity,json=queueCapacity,proto3,oneof" json:"queue_capacity,omitempty"`
-	// How many run at once.
+	// How many run at once. Default 16.
 	Workers       *uint32 `protobuf:"varint,3,opt,name=workers,proto3,oneof" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -961,8 +966,8 @@ func (x *TaskStore) GetSqlite() *SqliteStore {
 // SqliteStore is an embedded database file.
 type SqliteStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file.
-	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The file. Default outrigger-tasks.db.
+	Path          *string `protobuf:"bytes,1,opt,name=path,proto3,oneof" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -998,8 +1003,8 @@ func (*SqliteStore) Descriptor() ([]byte, []int) {
 }
 
 func (x *SqliteStore) GetPath() string {
-	if x != nil {
-		return x.Path
+	if x != nil && x.Path != nil {
+		return *x.Path
 	}
 	return ""
 }
@@ -1126,7 +1131,8 @@ func (x *Telemetry) GetAccessLog() *AccessLog {
 // Otlp is an OpenTelemetry collector.
 type Otlp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host:port", spoken to by gRPC without TLS; https://host:port with TLS.
+	// "host:port" or "http://host:port", spoken to by gRPC without TLS;
+	// "https://host:port" with TLS.
 	// Empty: nothing is sent.
 	Endpoint      string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1267,7 +1273,7 @@ var File_outrigger_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a outrigger/config/v1/policy.proto\"\x83\x04\n" +
+	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\x83\x04\n" +
 	"\x06Config\x125\n" +
 	"\x06egress\x18\x01 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x06egress\x12/\n" +
 	"\x03api\x18\x02 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x03api\x123\n" +
@@ -1277,19 +1283,21 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\tunmatched\x18\x06 \x01(\v2\x1e.outrigger.config.v1.UnmatchedR\tunmatched\x120\n" +
 	"\x05tasks\x18\a \x01(\v2\x1a.outrigger.config.v1.TasksR\x05tasks\x120\n" +
 	"\x05state\x18\b \x01(\v2\x1a.outrigger.config.v1.StateR\x05state\x12<\n" +
-	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\"0\n" +
-	"\bListener\x12$\n" +
+	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\"A\n" +
+	"\bListener\x12)\n" +
 	"\aaddress\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\aaddress\"\xcc\x02\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01H\x00R\aaddress\x88\x01\x01B\n" +
+	"\n" +
+	"\b_address\"\xcc\x02\n" +
 	"\aService\x12L\n" +
 	"\x04name\x18\x01 \x01(\tB8\xbaH5r321^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$R\x04name\x120\n" +
 	"\x05match\x18\x02 \x01(\v2\x1a.outrigger.config.v1.MatchR\x05match\x12D\n" +
 	"\tendpoints\x18\x03 \x01(\v2\x1e.outrigger.config.v1.EndpointsB\x06\xbaH\x03\xc8\x01\x01R\tendpoints\x123\n" +
 	"\x06policy\x18\x04 \x01(\v2\x1b.outrigger.config.v1.PolicyR\x06policy\x12F\n" +
-	"\amethods\x18\x05 \x03(\v2!.outrigger.config.v1.MethodPolicyB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\amethods\"~\n" +
-	"\x05Match\x124\n" +
-	"\vauthorities\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\xff\x01R\vauthorities\x12?\n" +
-	"\amethods\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xe8\a\"\x1ar\x18\x18\x80\x042\x13^/[A-Za-z0-9_./-]*$R\amethods\"\xd3\x03\n" +
+	"\amethods\x18\x05 \x03(\v2!.outrigger.config.v1.MethodPolicyB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\amethods\"\xb7\x01\n" +
+	"\x05Match\x12L\n" +
+	"\vauthorities\x18\x01 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d\x18\xff\x012\x18^[A-Za-z0-9._:%~\\[\\]-]+$R\vauthorities\x12`\n" +
+	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xad\x02\n" +
 	"\tEndpoints\x12A\n" +
 	"\x06static\x18\x01 \x03(\v2\x1d.outrigger.config.v1.EndpointB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x06static\x123\n" +
@@ -1297,28 +1305,33 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x04file\x18\x03 \x01(\v2\".outrigger.config.v1.FileEndpointsR\x04file\x12H\n" +
 	"\n" +
 	"kubernetes\x18\x04 \x01(\v2(.outrigger.config.v1.KubernetesEndpointsR\n" +
-	"kubernetes:\xcb\x01\xbaH\xc7\x01\x1a\xc4\x01\n" +
-	"\x14endpoints.one_source\x120want one source: static, dns, file or kubernetes\x1az(size(this.static) > 0 ? 1 : 0) + (has(this.dns) ? 1 : 0) + (has(this.file) ? 1 : 0) + (has(this.kubernetes) ? 1 : 0) == 1\"a\n" +
-	"\fDnsEndpoints\x12\x12\n" +
-	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1d\n" +
-	"\arefresh\x18\x03 \x01(\tH\x00R\arefresh\x88\x01\x01B\n" +
+	"kubernetes:&\xbaH#\"!\n" +
+	"\x06static\n" +
+	"\x03dns\n" +
+	"\x04file\n" +
 	"\n" +
-	"\b_refresh\"#\n" +
-	"\rFileEndpoints\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"a\n" +
-	"\x13KubernetesEndpoints\x12\x1c\n" +
-	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
-	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\tR\x04port\"y\n" +
+	"kubernetes\x10\x01\"\x99\x01\n" +
+	"\fDnsEndpoints\x12\x1e\n" +
+	"\x04host\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
+	"\x04port\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12H\n" +
+	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x04\b\x80\xa3\x052\x05\x10\x80\xc2\xd7/R\arefresh\"/\n" +
+	"\rFileEndpoints\x12\x1e\n" +
+	"\x04path\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\"\x7f\n" +
+	"\x13KubernetesEndpoints\x12%\n" +
+	"\tnamespace\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\tnamespace\x12$\n" +
+	"\aservice\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\aservice\x12\x1b\n" +
+	"\x04port\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04port\"\x83\x01\n" +
 	"\bEndpoint\x12$\n" +
 	"\aaddress\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\aaddress\x12(\n" +
-	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x00R\x06weight\x88\x01\x01\x12\x12\n" +
-	"\x04zone\x18\x03 \x01(\tR\x04zoneB\t\n" +
-	"\a_weight\"\x8f\x01\n" +
-	"\fMethodPolicy\x12B\n" +
-	"\x06method\x18\x01 \x01(\tB*\xbaH'r%\x18\x80\x042 ^/[A-Za-z0-9_.-]+/[A-Za-z0-9_]*$R\x06method\x12;\n" +
+	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x00R\x06weight\x88\x01\x01\x12\x1c\n" +
+	"\x04zone\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zoneB\t\n" +
+	"\a_weight\"\x91\x01\n" +
+	"\fMethodPolicy\x12D\n" +
+	"\x06method\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x042\"^/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*$R\x06method\x12;\n" +
 	"\x06policy\x18\x02 \x01(\v2\x1b.outrigger.config.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01R\x06policy\"\x82\x01\n" +
 	"\tUnmatched\x12A\n" +
 	"\x04mode\x18\x01 \x01(\x0e2#.outrigger.config.v1.Unmatched.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"2\n" +
@@ -1326,20 +1339,23 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06REJECT\x10\x01\x12\b\n" +
-	"\x04DIAL\x10\x02\"\xa7\x01\n" +
+	"\x04DIAL\x10\x02\"\xc1\x01\n" +
 	"\x05Tasks\x124\n" +
-	"\x05store\x18\x01 \x01(\v2\x1e.outrigger.config.v1.TaskStoreR\x05store\x12*\n" +
-	"\x0equeue_capacity\x18\x02 \x01(\rH\x00R\rqueueCapacity\x88\x01\x01\x12\x1d\n" +
-	"\aworkers\x18\x03 \x01(\rH\x01R\aworkers\x88\x01\x01B\x11\n" +
+	"\x05store\x18\x01 \x01(\v2\x1e.outrigger.config.v1.TaskStoreR\x05store\x128\n" +
+	"\x0equeue_capacity\x18\x02 \x01(\rB\f\xbaH\t*\a\x18\x80\xc2\xd7/(\x01H\x00R\rqueueCapacity\x88\x01\x01\x12)\n" +
+	"\aworkers\x18\x03 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\x90N(\x01H\x01R\aworkers\x88\x01\x01B\x11\n" +
 	"\x0f_queue_capacityB\n" +
 	"\n" +
 	"\b_workers\"E\n" +
 	"\tTaskStore\x128\n" +
-	"\x06sqlite\x18\x01 \x01(\v2 .outrigger.config.v1.SqliteStoreR\x06sqlite\"!\n" +
-	"\vSqliteStore\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"\x19\n" +
-	"\x05State\x12\x10\n" +
-	"\x03dir\x18\x01 \x01(\tR\x03dir\"\xe2\x01\n" +
+	"\x06sqlite\x18\x01 \x01(\v2 .outrigger.config.v1.SqliteStoreR\x06sqlite\";\n" +
+	"\vSqliteStore\x12#\n" +
+	"\x04path\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x04path\x88\x01\x01B\a\n" +
+	"\x05_path\"#\n" +
+	"\x05State\x12\x1a\n" +
+	"\x03dir\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x03dir\"\xe2\x01\n" +
 	"\tTelemetry\x12-\n" +
 	"\x04otlp\x18\x01 \x01(\v2\x19.outrigger.config.v1.OtlpR\x04otlp\x123\n" +
 	"\x06traces\x18\x02 \x01(\v2\x1b.outrigger.config.v1.TracesR\x06traces\x12#\n" +
@@ -1401,6 +1417,7 @@ var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(*Traces)(nil),              // 19: outrigger.config.v1.Traces
 	(*AccessLog)(nil),           // 20: outrigger.config.v1.AccessLog
 	(*Policy)(nil),              // 21: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
 	3,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
@@ -1420,19 +1437,20 @@ var file_outrigger_config_v1_config_proto_depIdxs = []int32{
 	7,  // 14: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
 	8,  // 15: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
 	9,  // 16: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	21, // 17: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
-	0,  // 18: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	14, // 19: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	15, // 20: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	18, // 21: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	19, // 22: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	20, // 23: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 24: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	22, // 17: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	21, // 18: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	0,  // 19: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
+	14, // 20: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	15, // 21: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	18, // 22: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	19, // 23: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	20, // 24: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	1,  // 25: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -1441,9 +1459,10 @@ func file_outrigger_config_v1_config_proto_init() {
 		return
 	}
 	file_outrigger_config_v1_policy_proto_init()
-	file_outrigger_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}

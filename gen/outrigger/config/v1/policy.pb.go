@@ -272,9 +272,9 @@ func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
 // inherited: a method's from its service, a service's from the defaults.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bounds a unary call, and caps its caller's deadline. 0s: none.
+	// Bounds a unary call, and caps its caller's deadline. 0s: none. Default 0s, at most 365d.
 	Timeout *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Bounds one attempt of a unary call. 0s: none.
+	// Bounds one attempt of a unary call. 0s: none. Default 0s, at most 365d.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	// Bounds streams, which the timeouts above never end.
 	Stream *Stream `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
@@ -445,8 +445,10 @@ func (x *Policy) GetSla() *Sla {
 type Stream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long neither side may send anything. 0s: no limit.
+	// Default 0s, at most 365d.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
 	// How long a stream may live. 0s: no limit.
+	// Default 0s, at most 365d.
 	MaxDuration   *durationpb.Duration `protobuf:"bytes,2,opt,name=max_duration,json=maxDuration,proto3" json:"max_duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -499,9 +501,9 @@ func (x *Stream) GetMaxDuration() *durationpb.Duration {
 // Retry sends failed calls again.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Attempts in all.
+	// Attempts in all, the first included. 1: none again. Default 3.
 	MaxAttempts *uint32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
-	// gRPC codes that are tried again.
+	// gRPC codes that are tried again. Default UNAVAILABLE.
 	Codes []string `protobuf:"bytes,2,rep,name=codes,proto3" json:"codes,omitempty"`
 	// The pause between attempts.
 	Backoff *Backoff `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
@@ -581,9 +583,9 @@ func (x *Retry) GetMode() Mode {
 // Backoff is a growing pause.
 type Backoff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first pause.
+	// The first pause. Default 25ms.
 	Base *durationpb.Duration `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
-	// The longest pause.
+	// The longest pause. Default 1s.
 	Max           *durationpb.Duration `protobuf:"bytes,2,opt,name=max,proto3" json:"max,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -636,9 +638,9 @@ func (x *Backoff) GetMax() *durationpb.Duration {
 // RetryBudget bounds retries.
 type RetryBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Share of the calls.
+	// Share of the calls. Default 0.2.
 	Ratio *float64 `protobuf:"fixed64,1,opt,name=ratio,proto3,oneof" json:"ratio,omitempty"`
-	// What is always allowed.
+	// What is always allowed. Default 10.
 	MinPerSecond  *float64 `protobuf:"fixed64,2,opt,name=min_per_second,json=minPerSecond,proto3,oneof" json:"min_per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -693,7 +695,7 @@ type Hedge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long the first attempt has.
 	Delay *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
-	// Attempts in all.
+	// Attempts in all, the first included. 1: no hedge. Default 2.
 	MaxAttempts *uint32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
 	// Whether it acts.
 	Mode          Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
@@ -752,13 +754,16 @@ func (x *Hedge) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
-// CircuitBreaker stops calls to what keeps failing. Where none of the three
-// thresholds is written, 5 consecutive failures is the threshold.
+// CircuitBreaker stops calls to what keeps failing. Any of its thresholds opens
+// it. Where none of the three is written, 5 consecutive failures is the one;
+// where a rate is written, consecutive failures are a threshold only if they
+// are written too.
 type CircuitBreaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default SERVICE.
 	Scope CircuitBreaker_Scope `protobuf:"varint,1,opt,name=scope,proto3,enum=outrigger.config.v1.CircuitBreaker_Scope" json:"scope,omitempty"`
 	// Failures in a row that open it. 0: not a threshold.
+	// Default 5, or 0 where failure_rate or slow_calls is written.
 	ConsecutiveFailures *uint32 `protobuf:"varint,2,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
 	// Share of failed calls that opens it.
 	FailureRate *FailureRate `protobuf:"bytes,3,opt,name=failure_rate,json=failureRate,proto3" json:"failure_rate,omitempty"`
@@ -767,11 +772,12 @@ type CircuitBreaker struct {
 	// How long it stays open; doubled for each repeat up to max_open_for.
 	// Default 30s.
 	OpenFor *durationpb.Duration `protobuf:"bytes,5,opt,name=open_for,json=openFor,proto3" json:"open_for,omitempty"`
-	// The longest that it stays open. Default 5m.
+	// The longest that it stays open. Default 5m, or open_for where that is
+	// longer.
 	MaxOpenFor *durationpb.Duration `protobuf:"bytes,6,opt,name=max_open_for,json=maxOpenFor,proto3" json:"max_open_for,omitempty"`
 	// Probes in flight while half-open, and successes that close it. Default 1.
 	HalfOpenProbes *uint32 `protobuf:"varint,7,opt,name=half_open_probes,json=halfOpenProbes,proto3,oneof" json:"half_open_probes,omitempty"`
-	// Whether it acts. Default ENFORCE.
+	// Whether it acts. Default ENFORCE where the block is written.
 	Mode          Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -932,7 +938,7 @@ type SlowCalls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The share, above 0 up to 1. Default 0.8.
 	Threshold *float64 `protobuf:"fixed64,1,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
-	// From when on a call is slow.
+	// From when on a call is slow. It has no default: written here or inherited.
 	SlowerThan    *durationpb.Duration `protobuf:"bytes,2,opt,name=slower_than,json=slowerThan,proto3" json:"slower_than,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,13 +991,13 @@ func (x *SlowCalls) GetSlowerThan() *durationpb.Duration {
 // Concurrency bounds the calls in flight.
 type Concurrency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls in flight. 0: no bound.
+	// Calls in flight. 0: no bound. Default 0.
 	MaxInFlight *uint32 `protobuf:"varint,1,opt,name=max_in_flight,json=maxInFlight,proto3,oneof" json:"max_in_flight,omitempty"`
-	// Calls that may wait.
+	// Calls that may wait. Default 0.
 	MaxQueue *uint32 `protobuf:"varint,2,opt,name=max_queue,json=maxQueue,proto3,oneof" json:"max_queue,omitempty"`
-	// How long they may wait.
+	// How long they may wait. Default 100ms.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
-	// Whether the bound is found by measuring.
+	// Whether the bound is found by measuring. Default false.
 	Adaptive *bool `protobuf:"varint,4,opt,name=adaptive,proto3,oneof" json:"adaptive,omitempty"`
 	// Whether it acts.
 	Mode          Mode `protobuf:"varint,5,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
@@ -1067,9 +1073,9 @@ func (x *Concurrency) GetMode() Mode {
 // RateLimit bounds the calls a second.
 type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls a second. 0: no bound.
+	// Calls a second. 0: no bound. Default 0.
 	PerSecond *float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3,oneof" json:"per_second,omitempty"`
-	// Calls at once.
+	// Calls at once. Default 0: as many as a second's.
 	Burst *uint32 `protobuf:"varint,2,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
 	// Whether it acts.
 	Mode          Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
@@ -1177,7 +1183,7 @@ func (x *LoadBalancing) GetPolicy() LoadBalancing_Algorithm {
 // HashOn says what is hashed.
 type HashOn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A request header.
+	// A request header, in lower case.
 	Header        string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1229,13 +1235,13 @@ type HealthCheck struct {
 	Http *HttpCheck `protobuf:"bytes,2,opt,name=http,proto3" json:"http,omitempty"`
 	// By connecting.
 	Tcp *TcpCheck `protobuf:"bytes,3,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// How often.
+	// How often. Default 5s.
 	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an answer may take.
+	// How long an answer may take. Default 1s.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Failures in a row that make an endpoint unhealthy.
+	// Failures in a row that make an endpoint unhealthy. Default 3.
 	UnhealthyAfter *uint32 `protobuf:"varint,6,opt,name=unhealthy_after,json=unhealthyAfter,proto3,oneof" json:"unhealthy_after,omitempty"`
-	// Successes in a row that make it healthy.
+	// Successes in a row that make it healthy. Default 2.
 	HealthyAfter *uint32 `protobuf:"varint,7,opt,name=healthy_after,json=healthyAfter,proto3,oneof" json:"healthy_after,omitempty"`
 	// Whether it acts.
 	Mode          Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
@@ -1461,15 +1467,15 @@ func (*TcpCheck) Descriptor() ([]byte, []int) {
 // OutlierDetection takes endpoints that fail out of rotation.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Failures in a row.
+	// Failures in a row. 0: not a threshold. Default 5.
 	ConsecutiveFailures *uint32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
-	// Share of failed calls.
+	// Share of failed calls. Default: not a threshold.
 	FailureRate *float64 `protobuf:"fixed64,2,opt,name=failure_rate,json=failureRate,proto3,oneof" json:"failure_rate,omitempty"`
-	// How often it is judged.
+	// How often it is judged. Default 10s.
 	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an endpoint stays out.
+	// How long an endpoint stays out. Default 30s.
 	EjectFor *durationpb.Duration `protobuf:"bytes,4,opt,name=eject_for,json=ejectFor,proto3" json:"eject_for,omitempty"`
-	// The largest share of endpoints that may be out.
+	// The largest share of endpoints that may be out. Default 0.5.
 	MaxEjected *float64 `protobuf:"fixed64,5,opt,name=max_ejected,json=maxEjected,proto3,oneof" json:"max_ejected,omitempty"`
 	// Whether it acts.
 	Mode          Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
@@ -1604,7 +1610,8 @@ type Sla struct {
 	SuccessRate *float64 `protobuf:"fixed64,2,opt,name=success_rate,json=successRate,proto3,oneof" json:"success_rate,omitempty"`
 	// How fast. Default p95 within 200ms. A list replaces the inherited one.
 	Latency []*LatencyTarget `protobuf:"bytes,3,rep,name=latency,proto3" json:"latency,omitempty"`
-	// What the error budget is for. Default 30d, at least 1h.
+	// What the error budget is for. 1h to 90d. Default
+	// 30d.
 	Window        *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1671,7 +1678,7 @@ func (x *Sla) GetWindow() *durationpb.Duration {
 // LatencyTarget says how fast a share of the calls is.
 type LatencyTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The share, above 0 up to 1: 0.95 is p95.
+	// The share, between 0 and 1: 0.95 is p95.
 	Quantile float64 `protobuf:"fixed64,1,opt,name=quantile,proto3" json:"quantile,omitempty"`
 	// How long they take at most.
 	Target        *durationpb.Duration `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
@@ -1751,25 +1758,26 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\v_idempotent\"\xa6\x01\n" +
 	"\x06Stream\x12M\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vidleTimeout\x12M\n" +
-	"\fmax_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vmaxDuration\"\x81\x02\n" +
-	"\x05Retry\x12&\n" +
-	"\fmax_attempts\x18\x01 \x01(\rH\x00R\vmaxAttempts\x88\x01\x01\x12\x14\n" +
-	"\x05codes\x18\x02 \x03(\tR\x05codes\x126\n" +
+	"\fmax_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vmaxDuration\"\x89\x04\n" +
+	"\x05Retry\x121\n" +
+	"\fmax_attempts\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x14(\x01H\x00R\vmaxAttempts\x88\x01\x01\x12\x90\x02\n" +
+	"\x05codes\x18\x02 \x03(\tB\xf9\x01\xbaH\xf5\x01\x92\x01\xf1\x01\x10\x10\"\xec\x01r\xe9\x01R\tCANCELLEDR\aUNKNOWNR\x10INVALID_ARGUMENTR\x11DEADLINE_EXCEEDEDR\tNOT_FOUNDR\x0eALREADY_EXISTSR\x11PERMISSION_DENIEDR\x12RESOURCE_EXHAUSTEDR\x13FAILED_PRECONDITIONR\aABORTEDR\fOUT_OF_RANGER\rUNIMPLEMENTEDR\bINTERNALR\vUNAVAILABLER\tDATA_LOSSR\x0fUNAUTHENTICATEDR\x05codes\x126\n" +
 	"\abackoff\x18\x03 \x01(\v2\x1c.outrigger.config.v1.BackoffR\abackoff\x128\n" +
 	"\x06budget\x18\x04 \x01(\v2 .outrigger.config.v1.RetryBudgetR\x06budget\x127\n" +
 	"\x04mode\x18\x05 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x0f\n" +
-	"\r_max_attempts\"e\n" +
-	"\aBackoff\x12-\n" +
-	"\x04base\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04base\x12+\n" +
-	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03max\"p\n" +
-	"\vRetryBudget\x12\x19\n" +
-	"\x05ratio\x18\x01 \x01(\x01H\x00R\x05ratio\x88\x01\x01\x12)\n" +
-	"\x0emin_per_second\x18\x02 \x01(\x01H\x01R\fminPerSecond\x88\x01\x01B\b\n" +
+	"\r_max_attempts\"\x8b\x01\n" +
+	"\aBackoff\x12@\n" +
+	"\x04base\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x04base\x12>\n" +
+	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x03max\"\xa2\x01\n" +
+	"\vRetryBudget\x122\n" +
+	"\x05ratio\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05ratio\x88\x01\x01\x12B\n" +
+	"\x0emin_per_second\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\fminPerSecond\x88\x01\x01B\b\n" +
 	"\x06_ratioB\x11\n" +
-	"\x0f_min_per_second\"\xaa\x01\n" +
-	"\x05Hedge\x12/\n" +
-	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12&\n" +
-	"\fmax_attempts\x18\x02 \x01(\rH\x00R\vmaxAttempts\x88\x01\x01\x127\n" +
+	"\x0f_min_per_second\"\xc8\x01\n" +
+	"\x05Hedge\x12B\n" +
+	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x05delay\x121\n" +
+	"\fmax_attempts\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\n" +
+	"(\x01H\x00R\vmaxAttempts\x88\x01\x01\x127\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x0f\n" +
 	"\r_max_attempts\"\xa6\x05\n" +
 	"\x0eCircuitBreaker\x12I\n" +
@@ -1799,27 +1807,28 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x06windowB\f\n" +
 	"\n" +
 	"_thresholdB\x10\n" +
-	"\x0e_minimum_calls\"\xa7\x01\n" +
+	"\x0e_minimum_calls\"\xa4\x01\n" +
 	"\tSlowCalls\x12:\n" +
-	"\tthreshold\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\tthreshold\x88\x01\x01\x12P\n" +
-	"\vslower_than\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x14\xbaH\x11\xc8\x01\x01\xaa\x01\v\"\x04\b\x80\xa3\x052\x03\x10\xe8\aR\n" +
+	"\tthreshold\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\tthreshold\x88\x01\x01\x12M\n" +
+	"\vslower_than\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x04\b\x80\xa3\x052\x03\x10\xe8\aR\n" +
 	"slowerThanB\f\n" +
 	"\n" +
-	"_threshold\"\x9f\x02\n" +
-	"\vConcurrency\x12'\n" +
-	"\rmax_in_flight\x18\x01 \x01(\rH\x00R\vmaxInFlight\x88\x01\x01\x12 \n" +
-	"\tmax_queue\x18\x02 \x01(\rH\x01R\bmaxQueue\x88\x01\x01\x12>\n" +
-	"\rqueue_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12\x1f\n" +
+	"_threshold\"\xc4\x02\n" +
+	"\vConcurrency\x122\n" +
+	"\rmax_in_flight\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\vmaxInFlight\x88\x01\x01\x12+\n" +
+	"\tmax_queue\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x01R\bmaxQueue\x88\x01\x01\x12M\n" +
+	"\rqueue_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\fqueueTimeout\x12\x1f\n" +
 	"\badaptive\x18\x04 \x01(\bH\x02R\badaptive\x88\x01\x01\x127\n" +
 	"\x04mode\x18\x05 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x10\n" +
 	"\x0e_max_in_flightB\f\n" +
 	"\n" +
 	"_max_queueB\v\n" +
-	"\t_adaptive\"\x9c\x01\n" +
-	"\tRateLimit\x12\"\n" +
+	"\t_adaptive\"\xc2\x01\n" +
+	"\tRateLimit\x12;\n" +
 	"\n" +
-	"per_second\x18\x01 \x01(\x01H\x00R\tperSecond\x88\x01\x01\x12\x19\n" +
-	"\x05burst\x18\x02 \x01(\rH\x01R\x05burst\x88\x01\x01\x127\n" +
+	"per_second\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\tperSecond\x88\x01\x01\x12&\n" +
+	"\x05burst\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\x80\x94\xeb\xdc\x03H\x01R\x05burst\x88\x01\x01\x127\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\r\n" +
 	"\v_per_secondB\b\n" +
 	"\x06_burst\"\xfc\x01\n" +
@@ -1835,32 +1844,37 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\tPEAK_EWMA\x10\x05\x12\r\n" +
 	"\tRING_HASH\x10\x06\x12\n" +
 	"\n" +
-	"\x06MAGLEV\x10\a\" \n" +
-	"\x06HashOn\x12\x16\n" +
-	"\x06header\x18\x01 \x01(\tR\x06header\"\xc9\x03\n" +
+	"\x06MAGLEV\x10\a\":\n" +
+	"\x06HashOn\x120\n" +
+	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xa0\x04\n" +
 	"\vHealthCheck\x122\n" +
 	"\x04grpc\x18\x01 \x01(\v2\x1e.outrigger.config.v1.GrpcCheckR\x04grpc\x122\n" +
 	"\x04http\x18\x02 \x01(\v2\x1e.outrigger.config.v1.HttpCheckR\x04http\x12/\n" +
-	"\x03tcp\x18\x03 \x01(\v2\x1d.outrigger.config.v1.TcpCheckR\x03tcp\x125\n" +
-	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12,\n" +
-	"\x0funhealthy_after\x18\x06 \x01(\rH\x00R\x0eunhealthyAfter\x88\x01\x01\x12(\n" +
-	"\rhealthy_after\x18\a \x01(\rH\x01R\fhealthyAfter\x88\x01\x01\x127\n" +
-	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x12\n" +
+	"\x03tcp\x18\x03 \x01(\v2\x1d.outrigger.config.v1.TcpCheckR\x03tcp\x12I\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\x12F\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\atimeout\x128\n" +
+	"\x0funhealthy_after\x18\x06 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\xe8\a(\x01H\x00R\x0eunhealthyAfter\x88\x01\x01\x124\n" +
+	"\rhealthy_after\x18\a \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\xe8\a(\x01H\x01R\fhealthyAfter\x88\x01\x01\x127\n" +
+	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode:\x16\xbaH\x13\"\x11\n" +
+	"\x04grpc\n" +
+	"\x04http\n" +
+	"\x03tcpB\x12\n" +
 	"\x10_unhealthy_afterB\x10\n" +
-	"\x0e_healthy_after\"%\n" +
-	"\tGrpcCheck\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"\x1f\n" +
-	"\tHttpCheck\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"\n" +
+	"\x0e_healthy_after\"/\n" +
+	"\tGrpcCheck\x12\"\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\aservice\"3\n" +
+	"\tHttpCheck\x12&\n" +
+	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\"\n" +
 	"\n" +
-	"\bTcpCheck\"\xfa\x02\n" +
-	"\x10OutlierDetection\x126\n" +
-	"\x14consecutive_failures\x18\x01 \x01(\rH\x00R\x13consecutiveFailures\x88\x01\x01\x12&\n" +
-	"\ffailure_rate\x18\x02 \x01(\x01H\x01R\vfailureRate\x88\x01\x01\x125\n" +
-	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\x126\n" +
-	"\teject_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bejectFor\x12$\n" +
-	"\vmax_ejected\x18\x05 \x01(\x01H\x02R\n" +
+	"\bTcpCheck\"\xdf\x03\n" +
+	"\x10OutlierDetection\x12A\n" +
+	"\x14consecutive_failures\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x13consecutiveFailures\x88\x01\x01\x12?\n" +
+	"\ffailure_rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vfailureRate\x88\x01\x01\x12I\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\binterval\x12J\n" +
+	"\teject_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\bejectFor\x12=\n" +
+	"\vmax_ejected\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\n" +
 	"maxEjected\x88\x01\x01\x127\n" +
 	"\x04mode\x18\x06 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x17\n" +
 	"\x15_consecutive_failuresB\x0f\n" +
@@ -1879,11 +1893,11 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\favailability\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\favailability\x88\x01\x01\x12?\n" +
 	"\fsuccess_rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vsuccessRate\x88\x01\x01\x12F\n" +
 	"\alatency\x18\x03 \x03(\v2\".outrigger.config.v1.LatencyTargetB\b\xbaH\x05\x92\x01\x02\x10\x10R\alatency\x12E\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x05\b\x80\xe7\x84\x0f2\x03\b\x90\x1cR\x06windowB\x0f\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x05\b\x80\xce\xda\x032\x03\b\x90\x1cR\x06windowB\x0f\n" +
 	"\r_availabilityB\x0f\n" +
 	"\r_success_rate\"\x8c\x01\n" +
 	"\rLatencyTarget\x123\n" +
-	"\bquantile\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00R\bquantile\x12F\n" +
+	"\bquantile\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00R\bquantile\x12F\n" +
 	"\x06target\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xc8\x01\x01\xaa\x01\n" +
 	"\"\x03\b\x90\x1c2\x03\x10\xe8\aR\x06target*?\n" +
 	"\x04Mode\x12\x14\n" +
