@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -10,10 +9,10 @@ import (
 
 // Issue is one thing that is wrong with a file.
 type Issue struct {
-	// Line and Column count from 1.
+	// Line and Column count from 1; Column counts characters.
 	Line, Column int
-	// Path is the field, such as services[0].policy.timeout. Empty where the
-	// text is no YAML.
+	// Path is the field, such as services[0].policy.timeout. Empty where it is
+	// the text as a whole.
 	Path string
 	// Message says what is wrong and what was expected.
 	Message string
@@ -25,28 +24,34 @@ type Error struct {
 	Issues []Issue
 }
 
-// Error returns a line an issue: FILE:LINE:COL: PATH: MESSAGE.
+// Error returns a line an issue: FILE:LINE:COL: PATH: MESSAGE. A message that
+// names its path itself stands alone.
 func (e *Error) Error() string {
-	lines := make([]string, len(e.Issues))
+	var text strings.Builder
 	for i, issue := range e.Issues {
-		path := ""
-		if issue.Path != "" {
-			path = issue.Path + ": "
+		if i > 0 {
+			text.WriteByte('\n')
 		}
-		lines[i] = fmt.Sprintf("%s:%d:%d: %s%s", e.File, issue.Line, issue.Column, path, issue.Message)
+		fmt.Fprintf(&text, "%s:%d:%d: ", e.File, issue.Line, issue.Column)
+		if issue.Path != "" && !strings.HasPrefix(issue.Message, unsupportedPrefix+issue.Path) {
+			text.WriteString(issue.Path + ": ")
+		}
+		text.WriteString(issue.Message)
 	}
-	return strings.Join(lines, "\n")
+	return text.String()
 }
 
-// newError sorts the issues and drops repeats. YAML ends lines at a lone
-// carriage return too, editors don't: no issue lies below the text's last line.
-func newError(file string, text []byte, issues []Issue) *Error {
-	last := bytes.Count(text, []byte("\n")) + 1
-	for i := range issues {
-		issues[i].Line = min(issues[i].Line, last)
-	}
+// maxIssues bounds what is told of one file: past it nobody reads on.
+const maxIssues = 100
+
+// newError puts the issues into the order of the file.
+func newError(file string, issues []Issue, untold int) *Error {
 	slices.SortStableFunc(issues, func(a, b Issue) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return &Error{File: file, Issues: slices.Compact(issues)}
+	if untold > 0 {
+		last := issues[len(issues)-1]
+		issues = append(issues, Issue{Line: last.Line, Column: last.Column, Message: fmt.Sprintf("and %d more issues, not told here", untold)})
+	}
+	return &Error{File: file, Issues: issues}
 }

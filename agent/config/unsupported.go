@@ -9,46 +9,75 @@ import (
 	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
 )
 
-// unsupported are the fields that a later version brings to life. A value that
-// asks for nothing is accepted; every other is refused, never ignored.
-var unsupported = map[protoreflect.FullName]func(protoreflect.Value) (asksForNothing bool){
-	"outrigger.config.v1.Config.tasks":             never,
-	"outrigger.config.v1.State.dir":                func(v protoreflect.Value) bool { return v.String() == "" },
-	"outrigger.config.v1.Endpoints.dns":            never,
-	"outrigger.config.v1.Endpoints.file":           never,
-	"outrigger.config.v1.Endpoints.kubernetes":     never,
-	"outrigger.config.v1.Policy.retry":             off,
-	"outrigger.config.v1.Policy.idempotent":        func(v protoreflect.Value) bool { return !v.Bool() },
-	"outrigger.config.v1.Policy.hedge":             off,
-	"outrigger.config.v1.Policy.concurrency":       off,
-	"outrigger.config.v1.Policy.rate_limit":        noRate,
-	"outrigger.config.v1.Policy.hash_on":           never,
-	"outrigger.config.v1.Policy.health_check":      off,
-	"outrigger.config.v1.Policy.outlier_detection": off,
-	"outrigger.config.v1.Policy.defer":             deferOff,
-	"outrigger.config.v1.LoadBalancing.policy":     supportedAlgorithm,
+// unsupportedPrefix begins the message about a field that is not alive yet;
+// its path follows.
+const unsupportedPrefix = "not supported by this version: "
+
+// later is a field that a later version brings to life: refused until then,
+// never ignored.
+type later struct {
+	// asksForNothing reports whether a value changes nothing, so that it can
+	// stand. nil: none does.
+	asksForNothing func(protoreflect.Value) bool
+	// instead says what to write.
+	instead string
 }
 
-func never(protoreflect.Value) bool { return false }
+const (
+	leaveOut = "leave it out"
+	orOff    = "leave it out, or write mode: OFF"
+)
+
+var unsupported = map[protoreflect.FullName]later{
+	"outrigger.config.v1.Config.tasks":             {nil, leaveOut},
+	"outrigger.config.v1.State.dir":                {func(v protoreflect.Value) bool { return v.String() == "" }, leaveOut},
+	"outrigger.config.v1.Endpoints.dns":            {nil, "want static"},
+	"outrigger.config.v1.Endpoints.file":           {nil, "want static"},
+	"outrigger.config.v1.Endpoints.kubernetes":     {nil, "want static"},
+	"outrigger.config.v1.Policy.retry":             {retriesNothing, orOff},
+	"outrigger.config.v1.Policy.idempotent":        {func(v protoreflect.Value) bool { return !v.Bool() }, "leave it out, or write false"},
+	"outrigger.config.v1.Policy.hedge":             {hedgesNothing, orOff},
+	"outrigger.config.v1.Policy.concurrency":       {boundsNothing, orOff},
+	"outrigger.config.v1.Policy.rate_limit":        {limitsNothing, orOff},
+	"outrigger.config.v1.Policy.hash_on":           {nil, leaveOut},
+	"outrigger.config.v1.Policy.health_check":      {off, orOff},
+	"outrigger.config.v1.Policy.outlier_detection": {off, orOff},
+	"outrigger.config.v1.Policy.defer":             {defersNothing, orOff},
+	"outrigger.config.v1.LoadBalancing.policy":     {known, "want LEAST_REQUEST, ROUND_ROBIN or RANDOM"},
+}
 
 // off reports whether a policy block says mode: OFF.
 func off(v protoreflect.Value) bool {
 	m := v.Message()
-	mode := m.Descriptor().Fields().ByName("mode")
-	return m.Get(mode).Enum() == configv1.Mode_OFF.Number()
+	return m.Get(m.Descriptor().Fields().ByName("mode")).Enum() == configv1.Mode_OFF.Number()
 }
 
-func noRate(v protoreflect.Value) bool {
+func retriesNothing(v protoreflect.Value) bool {
+	r, ok := v.Message().Interface().(*configv1.Retry)
+	return off(v) || ok && r.GetMaxAttempts() == 1
+}
+
+func hedgesNothing(v protoreflect.Value) bool {
+	h, ok := v.Message().Interface().(*configv1.Hedge)
+	return off(v) || ok && h.GetMaxAttempts() == 1
+}
+
+func boundsNothing(v protoreflect.Value) bool {
+	c, ok := v.Message().Interface().(*configv1.Concurrency)
+	return off(v) || ok && c.GetMaxInFlight() == 0 && !c.GetAdaptive()
+}
+
+func limitsNothing(v protoreflect.Value) bool {
 	r, ok := v.Message().Interface().(*configv1.RateLimit)
 	return off(v) || ok && r.GetPerSecond() == 0 && r.GetBurst() == 0
 }
 
-func deferOff(v protoreflect.Value) bool {
+func defersNothing(v protoreflect.Value) bool {
 	d, ok := v.Message().Interface().(*configv1.Defer)
 	return ok && d.GetMode() <= configv1.Defer_OFF
 }
 
-func supportedAlgorithm(v protoreflect.Value) bool {
+func known(v protoreflect.Value) bool {
 	_, ok := algorithms[configv1.LoadBalancing_Algorithm(v.Enum())]
 	return ok
 }
@@ -59,29 +88,29 @@ func (f *file) refuseUnsupported(m proto.Message) { f.search(m.ProtoReflect(), "
 func (f *file) search(m protoreflect.Message, prefix string) {
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		path := prefix + string(field.Name())
-		if asksForNothing, known := unsupported[field.FullName()]; known {
-			if !asksForNothing(v) {
-				f.refuse(path, "not supported by this version: %s", describe(path, field, v))
+		if l, ok := unsupported[field.FullName()]; ok {
+			if l.asksForNothing == nil || !l.asksForNothing(v) {
+				f.refuse(path, "%s%s%s; %s", unsupportedPrefix, path, enumValue(field, v), l.instead)
 			}
 			return true
 		}
-		if field.Kind() != protoreflect.MessageKind {
-			return true
-		}
-		if !field.IsList() {
+		switch {
+		case field.Kind() != protoreflect.MessageKind:
+		case field.IsList():
+			for i := range v.List().Len() {
+				f.search(v.List().Get(i).Message(), fmt.Sprintf("%s[%d].", path, i))
+			}
+		default:
 			f.search(v.Message(), path+".")
-			return true
-		}
-		for i := range v.List().Len() {
-			f.search(v.List().Get(i).Message(), fmt.Sprintf("%s[%d].", path, i))
 		}
 		return true
 	})
 }
 
-func describe(path string, field protoreflect.FieldDescriptor, v protoreflect.Value) string {
-	if field.Kind() == protoreflect.EnumKind {
-		return string(field.Enum().Values().ByNumber(v.Enum()).Name()) + "; want LEAST_REQUEST, ROUND_ROBIN or RANDOM"
+// enumValue names the value where it is not the field that is unsupported.
+func enumValue(field protoreflect.FieldDescriptor, v protoreflect.Value) string {
+	if field.Kind() != protoreflect.EnumKind {
+		return ""
 	}
-	return path
+	return " " + string(field.Enum().Values().ByNumber(v.Enum()).Name())
 }

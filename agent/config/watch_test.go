@@ -99,11 +99,7 @@ func TestWatchSaysNothingOfTheSameContent(t *testing.T) {
 
 	write(t, path, "a")
 
-	select {
-	case <-changes:
-		t.Fatal("a change was reported")
-	case <-time.After(4 * settle):
-	}
+	unseen(t, changes)
 }
 
 func TestWatchSeesWhatChangedBeforeItStood(t *testing.T) {
@@ -118,5 +114,80 @@ func TestWatchSeesWhatChangedBeforeItStood(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func unseen(t *testing.T, changes <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-changes:
+		t.Fatal("a change was reported")
+	case <-time.After(4 * settle):
+	}
+}
+
+func TestWatchWaitsForAFileThatIsEmptyForTheMoment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write(t, path, "a")
+	changes := watching(t, path)
+
+	write(t, path, "\n") // truncated; an empty configuration would end every service
+	unseen(t, changes)
+	write(t, path, "b")
+	seen(t, changes)
+}
+
+func TestWatchFollowsALinkIntoAnotherFolder(t *testing.T) {
+	here, there := t.TempDir(), t.TempDir()
+	path, target := filepath.Join(here, "c.yaml"), filepath.Join(there, "real.yaml")
+	write(t, target, "a")
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+	changes := watching(t, path)
+
+	write(t, target, "b")
+	seen(t, changes)
+
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	write(t, other, "c")
+	if err := os.Symlink(other, path+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	seen(t, changes)
+
+	write(t, other, "d") // the folder that it is in now is watched
+	seen(t, changes)
+}
+
+func TestWatchIsNotHeldUpByOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	write(t, path, "a")
+	changes := watching(t, path)
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for ctx.Err() == nil {
+			_ = os.WriteFile(filepath.Join(dir, "busy.log"), []byte(time.Now().String()), 0o600)
+			time.Sleep(settle / 10)
+		}
+	}()
+
+	write(t, path, "b")
+
+	seen(t, changes)
+	cancel()
+	<-stopped
+}
+
+func TestWatchOfAFolderThatIsNotThere(t *testing.T) {
+	err := Watch(context.Background(), filepath.Join(t.TempDir(), "no", "c.yaml"), Digest{}, func() {})
+	if err == nil {
+		t.Fatal("want an error")
 	}
 }

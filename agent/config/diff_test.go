@@ -1,0 +1,59 @@
+package config
+
+import "testing"
+
+func TestDiff(t *testing.T) {
+	const base = `
+services:
+  - name: a
+    endpoints: {static: [{address: "h:1"}, {address: "h:2"}]}
+    policy: {timeout: 3s}
+    methods: [{method: /a.A/Slow, policy: {timeout: 9s}}]
+  - name: b
+    endpoints: {static: [{address: "h:3"}]}
+`
+	for _, test := range []struct{ name, text, want string }{
+		{"nothing", base, "nothing changed"},
+		{"another spelling", "# the same\ndefaults: {}\n" + base, "nothing changed"},
+		{"an address of the agent's", "api: {address: \"127.0.0.1:9\"}\n" + base, "only a restart changes api.address: 127.0.0.1:7601 → 127.0.0.1:9"},
+		{"telemetry and unmatched", "telemetry: {prometheus: false}\nunmatched: {mode: DIAL}\n" + base, "unmatched calls; telemetry"},
+		{"the defaults reach those that inherit them", "defaults: {stream: {idle_timeout: 1m}}\n" + base, "a (policy); b (policy); unmatched calls"},
+		{"services come and go", `
+services:
+  - name: c
+    endpoints: {static: [{address: "h:4"}]}
+  - name: b
+    endpoints: {static: [{address: "h:3"}]}
+`, "added c; removed a"},
+		{"a service in every way", `
+services:
+  - name: a
+    match: {authorities: [x]}
+    endpoints: {static: [{address: "h:5"}, {address: "h:2", weight: 7}]}
+    policy: {timeout: 4s}
+    methods: [{method: /a.A/Fast, policy: {timeout: 1s}}]
+  - name: b
+    endpoints: {static: [{address: "h:3"}]}
+`, "a (match, policy, method /a.A/Fast, method /a.A/Slow, +h:5, -h:1, ±h:2)"},
+		{"a method's policy", `
+services:
+  - name: a
+    endpoints: {static: [{address: "h:1"}, {address: "h:2"}]}
+    policy: {timeout: 3s}
+    methods: [{method: /a.A/Slow, policy: {timeout: 8s}}]
+  - name: b
+    endpoints: {static: [{address: "h:3"}]}
+`, "a (policy)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			changes := Diff(parse(t, base), parse(t, test.text))
+
+			if got := changes.String(); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+			if changes.None() != (test.want == "nothing changed") {
+				t.Errorf("None is %v", changes.None())
+			}
+		})
+	}
+}

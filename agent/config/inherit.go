@@ -1,0 +1,114 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/outrigger-rpc/outrigger/balancer"
+	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
+	"github.com/outrigger-rpc/outrigger/policy"
+	"github.com/outrigger-rpc/outrigger/sla"
+)
+
+var algorithms = map[configv1.LoadBalancing_Algorithm]balancer.Policy{
+	configv1.LoadBalancing_ALGORITHM_UNSPECIFIED: balancer.LeastRequest,
+	configv1.LoadBalancing_LEAST_REQUEST:         balancer.LeastRequest,
+	configv1.LoadBalancing_ROUND_ROBIN:           balancer.RoundRobin,
+	configv1.LoadBalancing_RANDOM:                balancer.Random,
+}
+
+// policy makes a plain policy of what one level writes on top of what it
+// inherits, and returns the two as one too, for the level below. Rules about
+// several fields are checked where one of them is written: what is wrong with
+// the defaults is not told again of every service.
+func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Policy, *configv1.Policy) {
+	m := inherit(inherited, own)
+	p := policy.Policy{
+		Timeout:       duration(m.GetTimeout(), 0),
+		PerTryTimeout: duration(m.GetPerTryTimeout(), 0),
+		Stream: policy.StreamLimits{
+			IdleTimeout: duration(m.GetStream().GetIdleTimeout(), 0),
+			MaxDuration: duration(m.GetStream().GetMaxDuration(), 0),
+		},
+		Breaker:       breakerPolicy(m.GetCircuitBreaker()),
+		LoadBalancing: algorithms[m.GetLoadBalancing().GetPolicy()],
+		SLA:           targets(m.GetSla()),
+	}
+	switch tooLong := p.Timeout > 0 && p.PerTryTimeout > p.Timeout; {
+	case tooLong && own.GetPerTryTimeout() != nil:
+		f.refuseTogether(path+".per_try_timeout", "%s is longer than the timeout (%s) that bounds all tries; want at most that", short(p.PerTryTimeout), short(p.Timeout))
+	case tooLong && own.GetTimeout() != nil:
+		f.refuseTogether(path+".timeout", "%s is shorter than per_try_timeout (%s), which is inherited; want at least that, or a per_try_timeout here too", short(p.Timeout), short(p.PerTryTimeout))
+	}
+	if b := own.GetCircuitBreaker(); b != nil {
+		f.checkBreaker(path+".circuit_breaker", b, m.GetCircuitBreaker(), p.Breaker.Options)
+	}
+	if own.GetSla() != nil {
+		f.checkTargets(path+".sla", p.SLA)
+	}
+	return p, m
+}
+
+// inherit returns the parent with what the child writes on top, field by
+// field; a list is replaced whole.
+func inherit(parent, child *configv1.Policy) *configv1.Policy {
+	merged := &configv1.Policy{}
+	if parent != nil {
+		merged = proto.CloneOf(parent)
+	}
+	if child != nil {
+		overlay(merged.ProtoReflect(), proto.CloneOf(child).ProtoReflect())
+	}
+	return merged
+}
+
+func overlay(base, top protoreflect.Message) {
+	top.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		block := field.Message() != nil && !field.IsList() && field.Message().FullName() != durationName
+		if block && base.Has(field) {
+			overlay(base.Mutable(field).Message(), v.Message())
+		} else {
+			base.Set(field, v)
+		}
+		return true
+	})
+}
+
+func targets(m *configv1.Sla) sla.Targets {
+	t := sla.DefaultTargets()
+	if m == nil {
+		return t
+	}
+	t.Availability = or(m.Availability, t.Availability)
+	t.SuccessRate = or(m.SuccessRate, t.SuccessRate)
+	t.Window = duration(m.GetWindow(), t.Window)
+	if list := m.GetLatency(); len(list) > 0 {
+		t.Latency = make([]sla.LatencyTarget, len(list))
+		for i, l := range list {
+			t.Latency[i] = sla.LatencyTarget{Quantile: l.GetQuantile(), Target: l.GetTarget().AsDuration()}
+		}
+	}
+	return t
+}
+
+func (f *file) checkTargets(path string, t sla.Targets) {
+	first := make(map[float64]int)
+	for i, l := range t.Latency {
+		if j, twice := first[l.Quantile]; twice {
+			f.refuse(fmt.Sprintf("%s.latency[%d].quantile", path, i), "%v has a target already, in latency[%d]; want one for each quantile", l.Quantile, j)
+			continue
+		}
+		first[l.Quantile] = i
+	}
+}
+
+func duration(d *durationpb.Duration, fallback time.Duration) time.Duration {
+	if d == nil {
+		return fallback
+	}
+	return d.AsDuration()
+}

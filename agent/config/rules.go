@@ -1,0 +1,118 @@
+package config
+
+import (
+	"errors"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"weak"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
+)
+
+// expected says in plain words what a field wants, where its rule is a pattern
+// or a length that only a program reads with ease.
+var expected = map[protoreflect.FullName]string{
+	"outrigger.config.v1.Listener.address":     "want host:port or unix:PATH",
+	"outrigger.config.v1.Endpoint.address":     "want host:port or unix:PATH",
+	"outrigger.config.v1.Service.name":         "want up to 128 letters, digits and . _ : - with a letter or digit at both ends",
+	"outrigger.config.v1.Service.endpoints":    `want where its calls go, such as endpoints: {static: [{address: "127.0.0.1:50051"}]}`,
+	"outrigger.config.v1.Match.authorities":    "want a host or host:port without scheme, path or wildcard",
+	"outrigger.config.v1.Match.methods":        "want a prefix of /package.Service/Method, such as /helloworld.Greeter/",
+	"outrigger.config.v1.MethodPolicy.method":  "want /package.Service/Method, or /package.Service/ for all of a service's",
+	"outrigger.config.v1.MethodPolicy.policy":  "want what differs for the method, such as policy: {timeout: 30s}",
+	"outrigger.config.v1.LatencyTarget.target": "want how long the calls take at most, such as target: 200ms",
+}
+
+// rules holds the message against those of the proto files.
+func (f *file) rules(message proto.Message) {
+	v, err := validator()
+	if err == nil {
+		err = v.Validate(message)
+	}
+	var violations *protovalidate.ValidationError
+	switch {
+	case err == nil:
+	case errors.As(err, &violations):
+		for _, violation := range violations.Violations {
+			path := protovalidate.FieldPathString(violation.Proto.GetField())
+			f.refuse(path, "%s", f.broken(path, violation))
+		}
+	default:
+		f.refuse("", "the rules can't be applied: %v", err)
+	}
+}
+
+// broken says which rule is broken, by which value, and what was expected.
+func (f *file) broken(path string, violation *protovalidate.Violation) string {
+	written, rule, message := f.scalar(path), violation.Proto.GetRuleId(), violation.Proto.GetMessage()
+	want := ""
+	if field := fieldAt((&configv1.Config{}).ProtoReflect().Descriptor(), path); field != nil {
+		want = expected[field.FullName()]
+	}
+	switch {
+	case rule == "required":
+		return strings.TrimSuffix("is missing; "+want, "; ")
+	case want != "" && strings.HasPrefix(rule, "string."):
+		return strconv.Quote(written) + ": " + want
+	}
+	message = inSeconds.ReplaceAllStringFunc(message, func(text string) string {
+		if d, err := time.ParseDuration(text); err == nil {
+			return short(d)
+		}
+		return text
+	})
+	if written != "" {
+		return written + " " + message
+	}
+	return message
+}
+
+// fieldAt returns the field that a path leads to.
+func fieldAt(message protoreflect.MessageDescriptor, path string) protoreflect.FieldDescriptor {
+	var field protoreflect.FieldDescriptor
+	for _, part := range parts(path) {
+		if '0' <= part[0] && part[0] <= '9' {
+			continue // an index: the list's field is the item's
+		}
+		if message == nil {
+			return nil
+		}
+		if field = message.Fields().ByName(protoreflect.Name(part)); field == nil {
+			return nil
+		}
+		message = field.Message()
+	}
+	return field
+}
+
+// inSeconds finds the durations in protovalidate's messages.
+var inSeconds = regexp.MustCompile(`\b[0-9.]+s\b`)
+
+// built is the validator as long as the garbage collector leaves it: compiling
+// the rules is most of the time that reading a file takes, keeping them is
+// most of the memory.
+var built struct {
+	sync.Mutex
+	validator weak.Pointer[protovalidate.Validator]
+}
+
+func validator() (protovalidate.Validator, error) {
+	built.Lock()
+	defer built.Unlock()
+	if v := built.validator.Value(); v != nil {
+		return *v, nil
+	}
+	v, err := protovalidate.New(protovalidate.WithMessages(&configv1.Config{}))
+	if err != nil {
+		return nil, err
+	}
+	built.validator = weak.Make(&v)
+	return v, nil
+}
