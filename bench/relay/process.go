@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,8 +20,12 @@ type process struct {
 	log           *os.File
 }
 
-// start runs a command and waits until it listens on address.
-func start(dir, name, address, command string, args ...string) (*process, error) {
+// errMissing marks a program that is not on this machine.
+var errMissing = errors.New("not installed")
+
+// start runs a command with what env adds to the environment, and waits until
+// it listens on address.
+func start(dir, name, address string, env []string, command string, args ...string) (*process, error) {
 	if _, err := exec.LookPath(command); err != nil {
 		return nil, fmt.Errorf("%s: %w", command, errMissing)
 	}
@@ -30,6 +35,7 @@ func start(dir, name, address, command string, args ...string) (*process, error)
 	}
 	cmd := exec.Command(command, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"net"
@@ -20,10 +21,18 @@ func grpcMessage(n int) []byte {
 
 // serveUpstream answers every call with the bytes it got: as little work as an
 // HTTP/2 server can do, so that the proxies share the machine with little.
-func serveUpstream(address string) error {
+// pair, if not empty, is a file of certificate and key to speak TLS with.
+func serveUpstream(address, pair string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
+	}
+	if pair != "" {
+		certificate, err := tls.LoadX509KeyPair(pair, pair)
+		if err != nil {
+			return err
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12})
 	}
 	for {
 		c, err := l.Accept()
