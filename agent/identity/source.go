@@ -49,7 +49,7 @@ type Source struct {
 
 // Open reads the files and watches them until Close. field is the settings'
 // place in the configuration, for messages. An error names it, the file and
-// what is wrong with it.
+// what is wrong with it. The logger must not be nil; no key is ever logged.
 //
 // With WorkloadAPI, Open returns at once and fetches in the background, again
 // and again: until the first SVID arrives every handshake fails and says so.

@@ -62,8 +62,9 @@ func (w *watch) run(ctx context.Context, s *Source, seen digest) {
 	steps := w.follow()
 	timer := time.NewTimer(settle) // what changed before the watch stood is seen too
 	defer timer.Stop()
-	var first time.Time // of the events since the last look
-	var doubted string  // the error of the last look, if it failed
+	var first time.Time   // of the events since the last look
+	var doubted string    // the error of the last look, if it failed
+	var doubtAt time.Time // when it was seen first
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,7 +77,7 @@ func (w *watch) run(ctx context.Context, s *Source, seen digest) {
 				first = time.Now()
 			}
 			timer.Reset(min(settle, max(0, patience-time.Since(first))))
-		case <-errs: // events were lost: look
+		case <-errs: //nolint:errcheck // whatever was lost, a look finds it
 			timer.Reset(settle)
 		case <-timer.C:
 			first = time.Time{}
@@ -90,13 +91,15 @@ func (w *watch) run(ctx context.Context, s *Source, seen digest) {
 			case err == nil:
 				s.use(m)
 				seen, doubted = now, ""
-			case now == seen:
-				// What is in use has expired meanwhile: Problem says so itself.
+			case now == seen: // it has expired meanwhile, and no other came
+				s.report(err, "TLS identity has expired and was not replaced")
 				doubted = ""
-			case err.Error() == doubted:
-				s.refuse(err)
+			case err.Error() != doubted:
+				doubted, doubtAt, next = err.Error(), time.Now(), doubt
+			case time.Since(doubtAt) < doubt: // an event came in between
+				next = doubt - time.Since(doubtAt)
 			default:
-				doubted, next = err.Error(), doubt
+				s.refuse(err)
 			}
 			timer.Reset(next)
 		}
