@@ -1,36 +1,56 @@
-// Command memory measures what streams cost the agent in memory: a long stream
-// whose reader stops, beside other calls, and many idle streams.
+// Command memory measures what the agent holds in memory: for a long stream
+// whose reader stops, beside other calls; for many idle streams; for many idle
+// connections.
 //
 //	make bench-memory
+//	go run ./bench/memory -case connections -connections 5000
 package main
 
 import (
-	"bufio"
-	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"github.com/outrigger-rpc/outrigger/bench/memory/sidecar"
 )
 
-const (
-	stalledMessages = 1024 // of 1 MiB
-	connections     = 10
-	streamsEach     = 1000
-	settle          = 2 * time.Second
+// settle is how long the agent is left alone before its memory is read.
+const settle = 2 * time.Second
+
+// measurement is one of the things measured, each with an agent of its own.
+type measurement struct {
+	name string
+	run  func(*sidecar.Agent) error
+}
+
+var measurements = []measurement{
+	{"stalled", stalledStream},
+	{"streams", idleStreams},
+	{"connections", idleConnections},
+}
+
+var (
+	binary      = flag.String("agent", "bin/outrigger", "the agent's binary")
+	cases       = flag.String("case", "", "run only these, by commas: "+strings.Join(names(), " "))
+	connections = flag.Int("connections", 10_000, "idle connections")
+	egress      = flag.String("egress", "", `further fields of the agent's egress block, for example 'limits: {connections: 20000}'`)
 )
+
+func names() []string {
+	var all []string
+	for _, m := range measurements {
+		all = append(all, m.name)
+	}
+	return all
+}
 
 func main() {
+	flag.Parse()
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-memory:", err)
 		os.Exit(1)
@@ -38,6 +58,15 @@ func main() {
 }
 
 func run() error {
+	wanted := names()
+	if *cases != "" {
+		wanted = strings.Split(*cases, ",")
+	}
+	for _, name := range wanted {
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("-case: %q is none of %s", name, strings.Join(names(), ", "))
+		}
+	}
 	upstream, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -45,168 +74,60 @@ func run() error {
 	server := newServer()
 	go func() { _ = server.Serve(upstream) }()
 	defer server.Stop()
-	agent, egress, err := startAgent(upstream.Addr().String())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
-	pid := agent.Process.Pid
-	cc, err := dial(egress)
-	if err != nil {
-		return err
-	}
-	defer cc.Close()
-
-	if _, err := p99(cc); err != nil { // warms up
-		return err
-	}
-	quiet, err := p99(cc)
-	if err != nil {
-		return err
-	}
-	time.Sleep(settle)
-	before := resident(pid)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stalled, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/memory.Test/Down")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(stalled.SendMsg(wrapperspb.Bytes(nil)), stalled.CloseSend()); err != nil {
-		return err
-	}
-	time.Sleep(settle) // nobody reads
-	grown := resident(pid) - before
-	beside, err := p99(cc)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("a 1 GiB stream whose reader stops: %+d KiB (goal 2048); p99 of other calls %v before, %v beside it\n", grown, quiet, beside)
-	cancel()
-	time.Sleep(settle)
-	return idle(pid, egress)
-}
-
-// idle opens streams that do nothing.
-func idle(pid int, egress string) error {
-	before := resident(pid)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for range connections {
-		cc, err := dial(egress)
-		if err != nil {
-			return err
+	missed := 0
+	for _, m := range measurements {
+		if !slices.Contains(wanted, m.name) {
+			continue
 		}
-		defer cc.Close()
-		for range streamsEach {
-			s, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/memory.Test/Wait")
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(s.SendMsg(wrapperspb.Bytes(nil)), s.RecvMsg(new(wrapperspb.BytesValue))); err != nil {
-				return err
-			}
+		err := withAgent(upstream.Addr().String(), m.run)
+		if errors.Is(err, errMissed) {
+			missed++
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	time.Sleep(settle)
-	each := float64(resident(pid)-before) / (connections * streamsEach)
-	fmt.Printf("%d idle streams: %.2f KiB each (goal 4)\n", connections*streamsEach, each)
+	if missed > 0 {
+		return fmt.Errorf("%d of %d: %w", missed, len(wanted), errMissed)
+	}
 	return nil
 }
 
-func newServer() *grpc.Server {
-	unary := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-		in := new(wrapperspb.BytesValue)
-		return in, decode(in)
+// withAgent starts the agent in front of the upstream for one measurement.
+func withAgent(upstream string, measure func(*sidecar.Agent) error) error {
+	more := ""
+	if *egress != "" {
+		more = ", " + *egress
 	}
-	down := func(_ any, s grpc.ServerStream) error {
-		message := wrapperspb.Bytes(make([]byte, 1<<20))
-		for range stalledMessages {
-			if err := s.SendMsg(message); err != nil {
-				return err
-			}
-		}
+	agent, err := sidecar.Start(*binary, fmt.Sprintf(`
+egress: {address: "127.0.0.1:0"%s}
+api: {address: "127.0.0.1:0"}
+admin: {address: "127.0.0.1:0"}
+services: [{name: memory, endpoints: {static: [{address: %q}]}}]
+`, more, upstream))
+	if err != nil {
+		return err
+	}
+	defer agent.Stop()
+	return measure(agent)
+}
+
+// grown returns by how much the agent's resident memory grew, after it was
+// left alone for a while. KiB.
+func grown(agent *sidecar.Agent, before int) (float64, error) {
+	time.Sleep(settle)
+	now, err := agent.Resident()
+	return float64(now-before) / 1024, err
+}
+
+var errMissed = errors.New("goal missed")
+
+// judge prints what was found with its goal.
+func judge(met bool, goal int, format string, args ...any) error {
+	fmt.Printf(format, args...)
+	if met {
+		fmt.Printf(" (goal %d KiB: met)\n", goal)
 		return nil
 	}
-	wait := func(_ any, s grpc.ServerStream) error {
-		in := new(wrapperspb.BytesValue)
-		if err := errors.Join(s.RecvMsg(in), s.SendMsg(in)); err != nil {
-			return err
-		}
-		<-s.Context().Done()
-		return nil
-	}
-	server := grpc.NewServer()
-	server.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "memory.Test", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: unary}},
-		Streams: []grpc.StreamDesc{
-			{StreamName: "Down", ServerStreams: true, Handler: down},
-			{StreamName: "Wait", ServerStreams: true, ClientStreams: true, Handler: wait},
-		},
-	}, nil)
-	return server
-}
-
-// startAgent runs bin/outrigger in front of the upstream.
-func startAgent(upstream string) (cmd *exec.Cmd, egress string, err error) {
-	dir, err := os.MkdirTemp("", "bench-memory")
-	if err != nil {
-		return nil, "", err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	config := filepath.Join(dir, "outrigger.yaml")
-	text := fmt.Sprintf("egress: {address: \"127.0.0.1:0\"}\napi: {address: \"127.0.0.1:0\"}\nadmin: {address: \"127.0.0.1:0\"}\n"+
-		"services: [{name: memory, endpoints: {static: [{address: %q}]}}]\n", upstream)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, "", err
-	}
-	cmd = exec.Command("bin/outrigger", "run", "-c", config)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, "", err
-	}
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), "outrigger: ready egress="); ok {
-			egress, _, _ = strings.Cut(rest, " ")
-			go func() { _, _ = io.Copy(io.Discard, stderr) }()
-			return cmd, egress, nil
-		}
-	}
-	return nil, "", errors.Join(errors.New("the agent did not become ready"), cmd.Wait())
-}
-
-func dial(egress string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+egress, grpc.WithAuthority("memory"), grpc.WithNoProxy(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-}
-
-// p99 makes calls one after another.
-func p99(cc *grpc.ClientConn) (time.Duration, error) {
-	const calls = 2000
-	took := make([]time.Duration, calls)
-	for i := range took {
-		start := time.Now()
-		if err := cc.Invoke(context.Background(), "/memory.Test/Unary", wrapperspb.Bytes(make([]byte, 100)), new(wrapperspb.BytesValue)); err != nil {
-			return 0, err
-		}
-		took[i] = time.Since(start)
-	}
-	slices.Sort(took)
-	return took[calls*99/100], nil
-}
-
-// resident returns a process's resident memory in KiB.
-func resident(pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	kib := 0
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	_, _ = fmt.Sscan(rest, &kib)
-	return kib
+	fmt.Printf(" (goal %d KiB: MISSED)\n", goal)
+	return errMissed
 }
