@@ -101,6 +101,9 @@ func (a *Agent) Goroutines() (map[string]int, error) {
 				count = n
 			}
 		}
+		if len(stack) == 0 {
+			stack = []string{"the runtime"}
+		}
 		if count > 0 {
 			counts[strings.Join(stack, " ← ")] += count
 		}
