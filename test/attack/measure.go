@@ -68,9 +68,15 @@ type outcome struct {
 	CallLines   int    `json:"call_lines"`
 
 	Failures []string `json:"failures,omitempty"`
+	Tries    int      `json:"tries"`
 }
 
 func (o *outcome) failed() bool { return len(o.Failures) > 0 }
+
+// onlyLate reports whether nothing but the good client's p99 is wrong.
+func (o *outcome) onlyLate() bool {
+	return len(o.Failures) == 1 && strings.HasPrefix(o.Failures[0], verdictLatency+":")
+}
 
 func (o *outcome) growth() int { return o.RSSPeak - o.RSSBefore }
 

@@ -147,7 +147,7 @@ func (p *peer) finish(err error) {
 	p.watched.Wait()
 	p.cancel()
 	_ = p.nc.SetLinger(0) // 10,000 sockets in TIME_WAIT would outlive this process
-	p.nc.Close()
+	_ = p.nc.Close()
 }
 
 // ended notes an error of the socket, unless it is only the attack's time that

@@ -6,7 +6,7 @@ const (
 	// attackTime is how long one attack lasts at most.
 	attackTime = 8 * time.Second
 	// floodFrames bounds the frames that a flood sends on one connection.
-	floodFrames = 5_000_000
+	floodFrames = 50_000_000
 	// reconnects is how often a flood comes back after it was cut off, and
 	// reconnectPause how long it waits before.
 	reconnects     = 4

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-const rowFormat = "%-21s %11s %9s %8s  %-21s %-16s %-4s %-6s %s\n"
+const rowFormat = "%-21s %11s %9s %8s  %-28s %-13s %-4s %-6s %s\n"
 
 func printHeader(w io.Writer) {
 	fmt.Fprintf(w, rowFormat, "attack", "cut/opened", "cut after", "good ok", "good p99 (worst)", "agent RSS MiB", "log", "metric", "verdict")
@@ -35,6 +35,9 @@ func printRow(w io.Writer, o *outcome) {
 	counted := "no"
 	if len(o.Moved) > 0 {
 		counted = "yes"
+	}
+	if o.Tries > 1 {
+		verdict += fmt.Sprintf(" (try %d)", o.Tries)
 	}
 	fmt.Fprintf(w, rowFormat, o.Attack, fmt.Sprintf("%d/%d", o.Cut, o.Opened), cut,
 		fmt.Sprintf("%.2f%%", 100*o.During.Success),

@@ -25,6 +25,17 @@ func serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	echo := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		in := new(wrapperspb.BytesValue)
+		return in, decode(in)
+	}
+	download := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		in := new(wrapperspb.Int64Value)
+		if err := decode(in); err != nil {
+			return nil, err
+		}
+		return wrapperspb.Bytes(make([]byte, in.Value)), nil
+	}
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: serviceName, HandlerType: (*any)(nil),
@@ -38,17 +49,4 @@ func serve(ctx context.Context) error {
 	defer stop()
 	fmt.Println(listener.Addr())
 	return server.Serve(listener)
-}
-
-func echo(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-	in := new(wrapperspb.BytesValue)
-	return in, decode(in)
-}
-
-func download(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-	in := new(wrapperspb.Int64Value)
-	if err := decode(in); err != nil {
-		return nil, err
-	}
-	return wrapperspb.Bytes(make([]byte, in.Value)), nil
 }

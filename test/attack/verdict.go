@@ -19,6 +19,9 @@ const (
 	crowdLines = 100
 )
 
+// verdictLatency is the verdict that other processes on the machine can break.
+const verdictLatency = "p99"
+
 // judge holds an outcome against the promise and returns what it breaks.
 func judge(o *outcome) (failures []string) {
 	fail := func(verdict, format string, arguments ...any) {
@@ -33,7 +36,7 @@ func judge(o *outcome) (failures []string) {
 		fail("success", "%d of %d good calls failed; the first: %s", o.During.Failed, o.During.Calls, o.During.Error)
 	}
 	if most := mostLatency(o.Quiet.P99); o.During.P99 > most {
-		fail("p99", "%v, was %v when quiet; at most %v", round(o.During.P99), round(o.Quiet.P99), round(most))
+		fail(verdictLatency, "%v, was %v when quiet; at most %v", round(o.During.P99), round(o.Quiet.P99), round(most))
 	}
 	if o.growth() > mostGrowth {
 		fail("memory", "grew from %d to %d KiB; at most %d more", o.RSSBefore, o.RSSPeak, mostGrowth)
