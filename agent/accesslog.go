@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -34,7 +33,7 @@ const (
 )
 
 // accessLog writes a line for each call that ended, or for each that failed.
-// It implements relay.Observer: CallEnded never waits for the writer, which is
+// It implements policy.Observer: CallEnded never waits for the writer, which is
 // a goroutine of its own; lines that don't fit are counted and owned up to.
 //
 // Lines name calls by what configuration and protocol give them. Metadata
@@ -79,7 +78,7 @@ func (l *accessLog) close() {
 }
 
 // CallEnded takes a call's record.
-func (l *accessLog) CallEnded(r *relay.CallRecord) {
+func (l *accessLog) CallEnded(r *policy.Record) {
 	failed := r.Code != policy.OK
 	if !l.admit(failed, r.End) {
 		return
@@ -120,7 +119,7 @@ func (l *accessLog) omit() {
 }
 
 // line makes a record that outlives the call.
-func (l *accessLog) line(r *relay.CallRecord, failed bool) slog.Record {
+func (l *accessLog) line(r *policy.Record, failed bool) slog.Record {
 	level := slog.LevelInfo
 	if failed {
 		level = slog.LevelWarn

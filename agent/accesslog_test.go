@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -34,8 +33,8 @@ func (b *logBuffer) String() string {
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
 func TestAccessLogModes(t *testing.T) {
-	ok := relay.CallRecord{Service: "greeter", Method: "/a.B/Good", End: time.Second}
-	failed := relay.CallRecord{Service: "greeter", Method: "/a.B/Bad", Code: policy.NotFound, Message: "no user called ada@example.org", End: time.Second}
+	ok := policy.Record{Service: "greeter", Method: "/a.B/Good", End: time.Second}
+	failed := policy.Record{Service: "greeter", Method: "/a.B/Bad", Code: policy.NotFound, Message: "no user called ada@example.org", End: time.Second}
 	for _, test := range []struct {
 		name         string
 		mode         accessLogMode
@@ -67,7 +66,7 @@ func TestAccessLogModes(t *testing.T) {
 func TestAccessLogLineExplainsARefusal(t *testing.T) {
 	var log logBuffer
 	l := newAccessLog(log.logger(), time.Now(), accessLogErrors)
-	l.CallEnded(&relay.CallRecord{
+	l.CallEnded(&policy.Record{
 		Service: "greeter", Method: "/a.B/C", Endpoint: "10.0.0.1:50051", Peer: "127.0.0.1:9",
 		Code: policy.Unavailable, Reason: policy.BreakerOpen, Message: "the circuit breaker of greeter is OPEN",
 		Start: time.Second, End: time.Second + 1500*time.Microsecond, Attempts: 2, RequestBytes: 3, ResponseBytes: 4, TraceID: "abc",
@@ -89,9 +88,9 @@ func TestAStormOfErrorsIsCountedNotWritten(t *testing.T) {
 	l := newAccessLog(log.logger(), time.Now(), accessLogErrors)
 	// Given 1000 failures in one instant, then one 10 s later.
 	for range 1000 {
-		l.CallEnded(&relay.CallRecord{Code: policy.Unavailable, End: time.Second})
+		l.CallEnded(&policy.Record{Code: policy.Unavailable, End: time.Second})
 	}
-	l.CallEnded(&relay.CallRecord{Code: policy.Unavailable, End: 11 * time.Second})
+	l.CallEnded(&policy.Record{Code: policy.Unavailable, End: 11 * time.Second})
 	l.close()
 	if n := strings.Count(log.String(), "msg=call"); n != accessLogBurst+1 {
 		t.Errorf("%d lines, want %d", n, accessLogBurst+1)
@@ -108,7 +107,7 @@ func TestAStderrThatIsStuckHoldsNoCallUp(t *testing.T) {
 		return len(p), nil
 	}), nil)), time.Now(), accessLogAll)
 	for range 3 * accessLogQueue { // would hang here
-		l.CallEnded(&relay.CallRecord{End: time.Second})
+		l.CallEnded(&policy.Record{End: time.Second})
 	}
 	close(stuck)
 	l.close()

@@ -264,6 +264,10 @@ func (a *Agent) relayStats() telemetry.RelayStats {
 	for kind, n := range s.ProtocolErrorsTotal {
 		r.ProtocolErrors = append(r.ProtocolErrors, policy.Count{Label: kind, Total: n})
 	}
+	for limit, n := range s.CutOffsTotal {
+		r.CutOffs = append(r.CutOffs, policy.Count{Label: limit, Total: n})
+	}
+	r.HandshakeFailures, r.SilentDeaths = s.HandshakeFailuresTotal, s.SilentDeathsTotal
 	return r
 }
 

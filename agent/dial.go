@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -36,23 +38,40 @@ func newDialled(limit int, own ownPorts, make func(authority string) *policy.Ser
 	return &dialled{services: services, make: make, own: own}
 }
 
-// service returns the service of an authority in lower case, or nil for one
-// that can't be dialled or leads back to the agent.
-func (d *dialled) service(authority string) *policy.Service {
-	if s, ok := d.services.Get(authority); ok {
-		return s
+// What is wrong with an authority that is not dialled.
+var (
+	errNotDialable = errors.New("it is not host:port")
+	errLeadsBack   = errors.New("it leads back to the agent")
+)
+
+// target returns the service of an authority in lower case, or why there is
+// none. It implements relay.Unmatched.
+func (d *dialled) target(authority string) (*relay.Target, error) {
+	s, err := d.service(authority)
+	if err != nil {
+		return nil, err
 	}
-	if !dialable(authority) || d.own.lead(authority) {
-		return nil
+	return &relay.Target{Service: s}, nil
+}
+
+func (d *dialled) service(authority string) (*policy.Service, error) {
+	if s, ok := d.services.Get(authority); ok {
+		return s, nil
+	}
+	if !dialable(authority) {
+		return nil, errNotDialable
+	}
+	if d.own.lead(authority) {
+		return nil, errLeadsBack
 	}
 	// The authority may share the memory of the call that named it.
 	authority = strings.Clone(authority)
 	s := d.make(authority)
 	// Of two calls that both find nothing, the first one's service stays.
 	if earlier, existed, _ := d.services.PeekOrAdd(authority, s); existed {
-		return earlier
+		return earlier, nil
 	}
-	return s
+	return s, nil
 }
 
 // all returns the services, the one unused for longest first.

@@ -73,15 +73,15 @@ func newTestDialled(limit int, gone func([]*balancer.Endpoint)) (d *dialled, mad
 
 func TestAnAuthorityBecomesAServiceOnce(t *testing.T) {
 	d, made := newTestDialled(8, func([]*balancer.Endpoint) {})
-	first := d.service("greeter:50051")
-	second := d.service("greeter:50051")
+	first, _ := d.service("greeter:50051")
+	second, _ := d.service("greeter:50051")
 	if first == nil || first != second || len(*made) != 1 {
 		t.Fatalf("got %p and %p, made %v", first, second, *made)
 	}
 	if e := first.Endpoints().All(); len(e) != 1 || e[0].Address() != "greeter:50051" {
 		t.Errorf("endpoints %v", e)
 	}
-	if s := d.service("no port"); s != nil || len(*made) != 1 {
+	if s, err := d.service("no port"); s != nil || err == nil || len(*made) != 1 {
 		t.Errorf("an authority that is none became %v", s)
 	}
 }
@@ -93,10 +93,10 @@ func TestTheServiceUnusedForLongestMakesRoom(t *testing.T) {
 			gone = append(gone, e.Address())
 		}
 	})
-	d.service("a:1")
-	d.service("b:1")
-	d.service("a:1") // b is now the one unused for longest
-	d.service("c:1")
+	_, _ = d.service("a:1")
+	_, _ = d.service("b:1")
+	_, _ = d.service("a:1") // b is now the one unused for longest
+	_, _ = d.service("c:1")
 	if len(gone) != 1 || gone[0] != "b:1" {
 		t.Errorf("gone: %v, want b:1", gone)
 	}
@@ -113,6 +113,6 @@ func BenchmarkDialledService(b *testing.B) { // budget: 60 ns, 0 allocs
 	d, _ := newTestDialled(8, func([]*balancer.Endpoint) {})
 	b.ReportAllocs()
 	for b.Loop() {
-		d.service("greeter:50051")
+		_, _ = d.service("greeter:50051")
 	}
 }

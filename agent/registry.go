@@ -48,7 +48,7 @@ func (r *registry) apply(c *config.Config) *relay.Table {
 		}
 		gone = append(gone, service.SetEndpoints(s.Endpoints)...)
 		next[s.Name] = service
-		routes = append(routes, relay.Route{Service: service, Authorities: s.Authorities, Prefixes: s.Methods})
+		routes = append(routes, relay.Route{Target: relay.Target{Service: service}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
 	for name, s := range r.configured {
 		if next[name] == nil {
@@ -64,7 +64,7 @@ func (r *registry) apply(c *config.Config) *relay.Table {
 		r.dialled.clear()
 		return relay.NewTable(routes, nil)
 	}
-	return relay.NewTable(routes, r.dialled.service)
+	return relay.NewTable(routes, r.dialled.target)
 }
 
 // dial makes the service of an authority that no route matches.

@@ -180,7 +180,7 @@ func TestEveryReasonHasItsStatus(t *testing.T) {
 		"NO_ROUTE": Unimplemented, "BREAKER_OPEN": Unavailable, "NO_ENDPOINTS": Unavailable, "ALL_UNHEALTHY": Unavailable,
 		"CONNECT_FAILED": Unavailable, "CONNECTION_LOST": Unavailable, "CONCURRENCY_LIMIT": ResourceExhausted, "QUEUE_TIMEOUT": ResourceExhausted,
 		"RATE_LIMIT": ResourceExhausted, "TIMEOUT": DeadlineExceeded, "DEADLINE": DeadlineExceeded, "PROTOCOL": Internal,
-		"REQUEST_TOO_LARGE": ResourceExhausted, "DRAINING": Unavailable, "DEFER_OFF": FailedPrecondition,
+		"REQUEST_TOO_LARGE": ResourceExhausted, "DRAINING": Unavailable, "TLS": Unavailable, "DEFER_OFF": FailedPrecondition,
 	}
 	for _, r := range Reasons() {
 		if code, ok := want[r.String()]; !ok || code != r.Code() {

@@ -45,6 +45,8 @@ type Policy struct {
 	Breaker BreakerPolicy
 	// LoadBalancing chooses among the endpoints. Zero: LEAST_REQUEST.
 	LoadBalancing balancer.Policy
+	// HTTP says which statuses of plain HTTP answers are failures.
+	HTTP HTTPStatuses
 	// SLA is what was promised; it is compared, never enforced.
 	SLA sla.Targets
 }

@@ -62,6 +62,8 @@ const (
 	Protocol
 	RequestTooLarge
 	Draining
+	// TLS: the endpoint's certificate, or ours, was not accepted.
+	TLS
 	// DeferOff: outrigger-defer where deferring is off.
 	DeferOff
 	// CallerCanceled is no refusal: the caller gave up. It never reaches it.
@@ -89,6 +91,7 @@ var reasons = [numReasons]struct {
 	Protocol:         {"PROTOCOL", Internal},
 	RequestTooLarge:  {"REQUEST_TOO_LARGE", ResourceExhausted},
 	Draining:         {"DRAINING", Unavailable},
+	TLS:              {"TLS", Unavailable},
 	DeferOff:         {"DEFER_OFF", FailedPrecondition},
 	CallerCanceled:   {"CANCELLED", Canceled},
 }

@@ -30,7 +30,7 @@ func (r Result) breakerOutcome() breaker.Outcome {
 			return breaker.Ignored
 		}
 		return breaker.Success
-	case ConnectFailed, ConnectionLost, Timeout, Protocol:
+	case ConnectFailed, ConnectionLost, Timeout, Protocol, TLS:
 		return breaker.Failure
 	}
 	return breaker.Ignored

@@ -9,8 +9,8 @@ type batch struct {
 	now     policy.Instant
 	dirty   []*conn
 	credits []credit
-	room    []*upstream // may have room for calls that wait
-	record  CallRecord  // lent to the observer
+	room    []*upstream   // may have room for calls that wait
+	record  policy.Record // lent to the observer
 }
 
 // credit is owed to the sender of a leg: n of its bytes were moved on.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -14,6 +15,10 @@ import (
 // maxTransparent bounds how many endpoints see a call that none of them
 // processed.
 const maxTransparent = 4
+
+// deadlineSlack is how much before its deadline a caller's reset still means
+// that it is over.
+const deadlineSlack = 20 * time.Millisecond
 
 // call is one call: a leg to the app and, one after another, legs to
 // endpoints. Its methods are called by the readers of both connections, by the
@@ -27,6 +32,7 @@ type call struct {
 	req       request
 	policy    policy.Call
 	attempt   policy.Attempt
+	transport Transport // how the service's endpoints are connected
 	up        *leg      // the present attempt's
 	queuedAt  *upstream // where it waits for a connection
 	known     bool      // a service was found: policy is in use
@@ -35,7 +41,7 @@ type call struct {
 	status    int  // HTTP status of the answer
 	grpc      bool // the answer is gRPC
 	timer     timer
-	trace     CallTrace
+	trace     policy.Trace
 	parent    string         // traceparent for the present attempt
 	sentAt    policy.Instant // when the headers went upstream; only for outrigger-explain
 	requests  messageCounter
@@ -58,11 +64,11 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.req.method == "CONNECT" {
-		c.refuse(b, &policy.Refusal{Reason: policy.NoRoute, Message: "CONNECT is not supported by this version: send HTTP/2 requests to this port directly"})
+		c.refuse(b, &policy.Refusal{Reason: policy.NoRoute, Message: "CONNECT inside HTTP/2 is not supported: use CONNECT of HTTP/1.1, or send requests to this port directly"})
 		return
 	}
-	service, why := r.table.Load().find(&c.req)
-	if service == nil {
+	target, why := r.table.Load().Find(Query{Authority: c.req.authority, Path: c.req.path, Service: c.req.service, Tunnel: c.tunnel()})
+	if target == nil {
 		c.refuse(b, &policy.Refusal{Reason: policy.NoRoute, Message: why})
 		return
 	}
@@ -70,6 +76,8 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	if !c.req.grpc {
 		method, _, _ = strings.Cut(method, "?")
 	}
+	service := target.Service
+	c.transport = target.Transport
 	refusal := c.policy.Begin(service.Method(method), b.now, c.req.timeout, rand.Uint64())
 	c.known = true
 	if t := r.tracer; t != nil {
@@ -89,6 +97,15 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	c.rearm(b)
 }
 
+// tunnel returns where the caller asked to be connected before it spoke HTTP/2;
+// empty: nowhere.
+func (c *call) tunnel() string {
+	if d, ok := c.down.conn.side.(*downConn); ok {
+		return d.tunnel
+	}
+	return ""
+}
+
 // dispatch picks an endpoint and hands the call to it: at once, or as soon as
 // a connection has room. c.mu is held.
 func (c *call) dispatch(b *batch) {
@@ -102,7 +119,7 @@ func (c *call) dispatch(b *batch) {
 		if c.trace != nil {
 			c.parent = c.trace.StartAttempt(b.now, endpoint.Address(), c.policy.Attempts())
 		}
-		refusal := c.relay.upstreamOf(endpoint).take(b, c)
+		refusal := c.relay.upstreamOf(endpoint, c.transport).take(b, c)
 		if refusal == nil {
 			return
 		}
@@ -215,7 +232,7 @@ func (c *call) responseData(b *batch, l *leg, p []byte, end bool) {
 	c.down.send(b, p, end)
 	if end {
 		// A gRPC answer ends with trailers; the caller's library says so too.
-		code := codeOfHTTP(c.status)
+		code := c.policy.Method().Policy().HTTP.Code(c.status)
 		if c.req.grpc {
 			code = codeFromHTTP(c.status)
 		}
@@ -305,7 +322,7 @@ func (c *call) answerEnded(b *batch, res *response) {
 	switch {
 	case res.coded:
 	case !c.req.grpc:
-		code = codeOfHTTP(c.status)
+		code = c.policy.Method().Policy().HTTP.Code(c.status)
 	default:
 		code = codeFromHTTP(c.status)
 	}
@@ -339,6 +356,9 @@ func (c *call) peerReset(b *batch, l *leg, code errCode) {
 	switch {
 	case c.over:
 	case l == &c.down:
+		if left, ok := c.policy.Remaining(b.now); ok && left < deadlineSlack {
+			c.suspect(b) // the caller's own timer was a moment faster than ours
+		}
 		c.end(b, policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, "the caller reset the stream: "+code.String())
 	case l == c.up:
 		message := "the endpoint reset the stream: " + code.String()
@@ -414,10 +434,29 @@ func (c *call) expire(b *batch) {
 		c.policy.MarkStream()
 	}
 	if refusal := c.policy.Expire(b.now, &c.attempt); refusal != nil {
+		c.suspect(b)
 		c.refuse(b, refusal)
 		return
 	}
 	c.rearm(b)
+}
+
+// suspect asks whether the endpoint still lives, where nothing was heard of it
+// since the call began. c.mu is held.
+func (c *call) suspect(b *batch) {
+	if up, ok := c.upConn(); ok {
+		up.suspect(b, c.policy.Start())
+	}
+}
+
+// upConn returns the endpoint's connection, where the call has one. c.mu is
+// held.
+func (c *call) upConn() (*upConn, bool) {
+	if c.up.conn == nil {
+		return nil, false
+	}
+	up, ok := c.up.conn.side.(*upConn)
+	return up, ok
 }
 
 // looksLikeStream judges at a unary timeout what no descriptor tells: a unary

@@ -56,6 +56,10 @@ type conn struct {
 
 	granted atomic.Int64 // how many bytes the peer may send on the connection
 	flooded atomic.Bool  // the peer makes output and does not read it
+	heard   atomic.Int64 // Instant of the last read
+	// condemned is why the connection has to end, found by another goroutine
+	// than the reader.
+	condemned atomic.Pointer[connError]
 
 	mu           sync.Mutex
 	out          *buffer // what waits to be written
@@ -74,6 +78,7 @@ type conn struct {
 	blocked      legList // wait for the connection's window or output
 	draining     bool    // no new streams
 	greeted      bool    // our SETTINGS went out
+	carried      bool    // DATA or HEADERS came since somebody looked
 	writers      sync.WaitGroup
 }
 
@@ -95,7 +100,7 @@ func (c *conn) init(r *Relay, sock *socket, s side, peer string) {
 func (c *conn) greet(b *batch, settings ...setting) {
 	l := &c.relay.limits
 	settings = append(settings,
-		setting{settingInitialWindowSize, uint32(l.StreamWindow)},
+		setting{settingInitialWindowSize, uint32(l.firstWindow())},
 		setting{settingMaxHeaderListSize, uint32(l.HeaderList)})
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,18 +119,19 @@ func (c *conn) serve() {
 	b := newBatch()
 	err := c.readAll(b)
 	b.now = c.relay.now()
+	if why := c.condemned.Load(); why != nil {
+		err = why
+	}
 	var bad *connError
 	if errors.As(err, &bad) {
-		c.relay.countProtocolError(bad.code)
+		c.relay.countProtocolError(bad)
 		c.relay.logger.Warn("connection ended: the peer broke HTTP/2", "peer", c.peer, "error", bad.Error())
 		c.goodbye(b, bad)
 		b.flush()
 		c.linger()
 	}
-	var stranger *notHTTP2
-	if errors.As(err, &stranger) {
-		b.flush()
-		c.linger()
+	if d, ok := c.side.(*downConn); ok && d.handOver(err) {
+		return
 	}
 	c.shut()
 	c.release()
@@ -141,10 +147,14 @@ func (c *conn) readAll(b *batch) error {
 			return err
 		}
 		b.now = c.relay.now()
+		c.heard.Store(int64(b.now))
 		c.have += n
 		err = c.consume(b)
 		if err != nil {
 			return err
+		}
+		if d, ok := c.side.(*downConn); ok {
+			d.watchHeaders(b)
 		}
 		b.flush()
 	}
@@ -195,7 +205,7 @@ func (c *conn) consume(b *batch) error {
 			return err
 		}
 		if c.flooded.Load() {
-			return &connError{codeEnhanceYourCalm, "the peer does not read what it asks for"}
+			return calm(cutUnread, "the peer does not read what it asks for")
 		}
 		in = in[n:]
 	}
@@ -205,10 +215,10 @@ func (c *conn) consume(b *batch) error {
 
 func (c *conn) handle(b *batch, f *frame) error {
 	if c.blockStream != 0 && (f.kind != frameContinuation || f.stream != c.blockStream) {
-		return &connError{codeProtocol, "a header block was interrupted by another frame"}
+		return &connError{code: codeProtocol, why: "a header block was interrupted by another frame"}
 	}
 	if !c.gotSettings && (f.kind != frameSettings || f.has(flagAck)) {
-		return &connError{codeProtocol, "the first frame was not SETTINGS"}
+		return &connError{code: codeProtocol, why: "the first frame was not SETTINGS"}
 	}
 	switch f.kind {
 	case frameData:
@@ -224,7 +234,7 @@ func (c *conn) handle(b *batch, f *frame) error {
 	case frameSettings:
 		return c.handleSettings(b, f)
 	case framePushPromise:
-		return &connError{codeProtocol, "PUSH_PROMISE although push is off"}
+		return &connError{code: codeProtocol, why: "PUSH_PROMISE although push is off"}
 	case framePing:
 		return c.handlePing(b, f)
 	case frameGoAway:
@@ -238,19 +248,20 @@ func (c *conn) handle(b *batch, f *frame) error {
 
 // annoyed counts a frame that moves no call.
 func (c *conn) annoyed(b *batch) error {
-	if c.nuisance.exceeded(b.now) {
-		return &connError{codeEnhanceYourCalm, "too many frames that carry no call"}
+	l := &c.relay.limits
+	if c.nuisance.exceeded(b.now, l.ControlFrames, l.ControlFramesPerSecond) {
+		return calm(cutControlFrames, "too many frames that carry no call")
 	}
 	return nil
 }
 
 func (c *conn) handleData(b *batch, f *frame) error {
 	if f.stream == connectionStream {
-		return &connError{codeProtocol, "DATA on stream 0"}
+		return &connError{code: codeProtocol, why: "DATA on stream 0"}
 	}
 	size := int64(len(f.payload))
 	if c.received += size; c.received > c.granted.Load() {
-		return &connError{codeFlowControl, "more DATA than the connection's window allows"}
+		return &connError{code: codeFlowControl, why: "more DATA than the connection's window allows"}
 	}
 	c.takeBack(b, size)
 	payload, err := f.unpad()
@@ -276,6 +287,7 @@ func (c *conn) handleData(b *batch, f *frame) error {
 		l.call.abort(b, l, codeStreamClosed, "DATA after END_STREAM")
 		return nil
 	}
+	c.carried = true
 	c.receivedFin(b, l, end)
 	c.mu.Unlock()
 	if l.received += size; l.received > l.granted.Load() {
@@ -318,7 +330,7 @@ func (c *conn) grant(b *batch, n int64) {
 // a moment ago is no fault, one that never was is.
 func (c *conn) strayFrame(b *batch, f *frame) error {
 	if c.neverOpened(f.stream) {
-		return &connError{codeProtocol, fmt.Sprintf("frame type %d on stream %d, which was never opened", f.kind, f.stream)}
+		return &connError{code: codeProtocol, why: fmt.Sprintf("frame type %d on stream %d, which was never opened", f.kind, f.stream)}
 	}
 	return c.annoyed(b)
 }
@@ -338,7 +350,7 @@ func (c *conn) neverOpened(stream uint32) bool {
 
 func (c *conn) handleHeaders(b *batch, f *frame) error {
 	if f.stream == connectionStream {
-		return &connError{codeProtocol, "HEADERS on stream 0"}
+		return &connError{code: codeProtocol, why: "HEADERS on stream 0"}
 	}
 	block, err := f.unpad()
 	if err != nil {
@@ -346,10 +358,10 @@ func (c *conn) handleHeaders(b *batch, f *frame) error {
 	}
 	if f.has(flagPriority) {
 		if len(block) < priorityFieldsLen {
-			return &connError{codeFrameSize, "HEADERS too short for its priority"}
+			return &connError{code: codeFrameSize, why: "HEADERS too short for its priority"}
 		}
 		if binary.BigEndian.Uint32(block)&maxStreamID == f.stream {
-			return &connError{codeProtocol, "a stream that depends on itself"}
+			return &connError{code: codeProtocol, why: "a stream that depends on itself"}
 		}
 		block = block[priorityFieldsLen:]
 	}
@@ -363,7 +375,7 @@ func (c *conn) handleHeaders(b *batch, f *frame) error {
 
 func (c *conn) handleContinuation(b *batch, f *frame) error {
 	if c.blockStream == 0 {
-		return &connError{codeProtocol, "CONTINUATION without HEADERS"}
+		return &connError{code: codeProtocol, why: "CONTINUATION without HEADERS"}
 	}
 	if len(f.payload) == 0 {
 		if err := c.annoyed(b); err != nil {
@@ -371,7 +383,7 @@ func (c *conn) handleContinuation(b *batch, f *frame) error {
 		}
 	}
 	if len(c.block)+len(f.payload) > headerBlockFactor*c.relay.limits.HeaderList {
-		return &connError{codeEnhanceYourCalm, fmt.Sprintf("a header block of more than %d bytes", headerBlockFactor*c.relay.limits.HeaderList)}
+		return calm(cutHeaders, fmt.Sprintf("a header block of more than %d bytes", headerBlockFactor*c.relay.limits.HeaderList))
 	}
 	c.block = append(c.block, f.payload...)
 	if !f.has(flagEndHeaders) {
@@ -385,10 +397,10 @@ func (c *conn) handleContinuation(b *batch, f *frame) error {
 func (c *conn) decode(b *batch, stream uint32, block []byte, end bool) error {
 	c.fields.reset()
 	if _, err := c.dec.Write(block); err != nil {
-		return &connError{codeCompression, err.Error()}
+		return &connError{code: codeCompression, why: err.Error()}
 	}
 	if err := c.dec.Close(); err != nil {
-		return &connError{codeCompression, err.Error()}
+		return &connError{code: codeCompression, why: err.Error()}
 	}
 	c.nuisance.earn()
 	return c.side.headers(b, stream, &c.fields, end)
@@ -396,23 +408,23 @@ func (c *conn) decode(b *batch, stream uint32, block []byte, end bool) error {
 
 func (c *conn) handlePriority(b *batch, f *frame) error {
 	if f.stream == connectionStream {
-		return &connError{codeProtocol, "PRIORITY on stream 0"}
+		return &connError{code: codeProtocol, why: "PRIORITY on stream 0"}
 	}
 	if len(f.payload) != priorityFieldsLen {
-		return &connError{codeFrameSize, "PRIORITY of a wrong length"}
+		return &connError{code: codeFrameSize, why: "PRIORITY of a wrong length"}
 	}
 	if binary.BigEndian.Uint32(f.payload)&maxStreamID == f.stream {
-		return &connError{codeProtocol, "a stream that depends on itself"}
+		return &connError{code: codeProtocol, why: "a stream that depends on itself"}
 	}
 	return c.annoyed(b)
 }
 
 func (c *conn) handleReset(b *batch, f *frame) error {
 	if f.stream == connectionStream {
-		return &connError{codeProtocol, "RST_STREAM on stream 0"}
+		return &connError{code: codeProtocol, why: "RST_STREAM on stream 0"}
 	}
 	if len(f.payload) != 4 {
-		return &connError{codeFrameSize, "RST_STREAM of a wrong length"}
+		return &connError{code: codeFrameSize, why: "RST_STREAM of a wrong length"}
 	}
 	c.mu.Lock()
 	l := c.streams[f.stream]
@@ -423,18 +435,18 @@ func (c *conn) handleReset(b *batch, f *frame) error {
 	c.remove(b, l)
 	c.mu.Unlock()
 	l.call.peerReset(b, l, errCode(binary.BigEndian.Uint32(f.payload)))
-	if _, down := c.side.(*downConn); down && c.resets.exceeded(b.now) {
-		return &connError{codeEnhanceYourCalm, "too many streams opened and reset"}
+	if _, down := c.side.(*downConn); down && c.resets.exceeded(b.now, c.relay.limits.Resets, c.relay.limits.ResetsPerSecond) {
+		return calm(cutResets, "too many streams opened and reset")
 	}
 	return nil // an endpoint resets only what it was asked for
 }
 
 func (c *conn) handlePing(b *batch, f *frame) error {
 	if f.stream != connectionStream {
-		return &connError{codeProtocol, "PING on a stream"}
+		return &connError{code: codeProtocol, why: "PING on a stream"}
 	}
 	if len(f.payload) != pingLen {
-		return &connError{codeFrameSize, "PING of a wrong length"}
+		return &connError{code: codeFrameSize, why: "PING of a wrong length"}
 	}
 	if f.has(flagAck) {
 		c.side.pong(b, binary.BigEndian.Uint64(f.payload))
@@ -451,10 +463,10 @@ func (c *conn) handlePing(b *batch, f *frame) error {
 
 func (c *conn) handleGoAway(b *batch, f *frame) error {
 	if f.stream != connectionStream {
-		return &connError{codeProtocol, "GOAWAY on a stream"}
+		return &connError{code: codeProtocol, why: "GOAWAY on a stream"}
 	}
 	if len(f.payload) < goAwayFixedLen {
-		return &connError{codeFrameSize, "GOAWAY too short"}
+		return &connError{code: codeFrameSize, why: "GOAWAY too short"}
 	}
 	last := binary.BigEndian.Uint32(f.payload) & maxStreamID
 	code := errCode(binary.BigEndian.Uint32(f.payload[4:]))
@@ -468,17 +480,17 @@ func (c *conn) handleGoAway(b *batch, f *frame) error {
 
 func (c *conn) handleWindowUpdate(b *batch, f *frame) error {
 	if len(f.payload) != windowUpdateLen {
-		return &connError{codeFrameSize, "WINDOW_UPDATE of a wrong length"}
+		return &connError{code: codeFrameSize, why: "WINDOW_UPDATE of a wrong length"}
 	}
 	n := int64(binary.BigEndian.Uint32(f.payload) & maxStreamID)
 	if f.stream == connectionStream {
 		if n == 0 {
-			return &connError{codeProtocol, "WINDOW_UPDATE of 0"}
+			return &connError{code: codeProtocol, why: "WINDOW_UPDATE of 0"}
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.window += n; c.window > maxWindow {
-			return &connError{codeFlowControl, "the connection's window grew past 2^31-1"}
+			return &connError{code: codeFlowControl, why: "the connection's window grew past 2^31-1"}
 		}
 		c.resume(b)
 		return nil
@@ -504,6 +516,13 @@ func (c *conn) handleWindowUpdate(b *batch, f *frame) error {
 	b.owe(l.source, c.pump(b, l))
 	c.mu.Unlock()
 	return nil
+}
+
+// condemn makes the reader end the connection.
+func (c *conn) condemn(why *connError) {
+	if c.condemned.CompareAndSwap(nil, why) {
+		_ = c.sock.nc.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // goodbye tells the peer why the connection ends; what is queued still goes

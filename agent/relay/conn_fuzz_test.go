@@ -17,7 +17,7 @@ func newFuzzConn(t testing.TB, r *Relay) (*downConn, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sock, err := newSocket(ours)
+	sock, err := newSocket(ours, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func FuzzConnection(f *testing.F) {
 		service := policy.NewService("echo", policy.Settings{}, nil)
 		r := New(Options{
 			Origin: time.Now().Add(-time.Second), Logger: slog.New(slog.DiscardHandler),
-			Table: NewTable([]Route{{Service: service, Authorities: []string{"echo"}}}, nil),
+			Table: NewTable([]Route{{Target: Target{Service: service}, Authorities: []string{"echo"}}}, nil),
 		})
 		defer r.Close()
 		d, done := newFuzzConn(t, r)

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
@@ -10,7 +9,10 @@ import (
 // downConn is an app's connection to the agent: the server's side of HTTP/2.
 type downConn struct {
 	conn
-	preface timer // until the client has said that it speaks HTTP/2
+	preface timer  // until the client has said that it speaks HTTP/2
+	tunnel  string // where the client asked to be connected (CONNECT); empty: it did not
+	leave   func() // gives up the connection's place among the clients
+	slow    slowness
 	goAways int   // how many GOAWAYs went out; 2: the last. Guarded by mu
 	drained timer // until the last one
 	// lastOpened is lastStream for other goroutines.
@@ -18,19 +20,13 @@ type downConn struct {
 }
 
 func newDownConn(r *Relay, sock *socket, peer string) *downConn {
-	d := &downConn{}
+	d := &downConn{leave: func() {}}
 	d.init(r, sock, d, peer)
 	d.preface = timer{shard: d.serial, owner: prefaceTimeout{d}}
 	d.drained = timer{shard: d.serial, owner: drainStep{d}}
+	d.slow.headers = timer{shard: d.serial, owner: slowHeaders{d}}
+	d.slow.stall = timer{shard: d.serial, owner: stallCheck{d}}
 	return d
-}
-
-// prefaceTimeout ends a connection that does not speak.
-type prefaceTimeout struct{ d *downConn }
-
-func (t prefaceTimeout) expire(*batch) {
-	t.d.relay.stats.prefaceTimeouts.Add(1)
-	t.d.shut()
 }
 
 // drainStep sends the last GOAWAY when the client does not answer the PING.
@@ -38,62 +34,13 @@ type drainStep struct{ d *downConn }
 
 func (t drainStep) expire(b *batch) { t.d.lastGoAway(b) }
 
-// begin implements side: the client's preface, or something else altogether.
-func (d *downConn) begin(b *batch, in []byte) (int, error) {
-	n := min(len(in), len(clientPreface))
-	if string(in[:n]) != clientPreface[:n] {
-		return 0, d.stranger(b, in)
-	}
-	if n < len(clientPreface) {
-		return 0, nil
-	}
-	d.relay.wheel.cancel(&d.preface)
-	d.greet(b, setting{settingMaxConcurrentStreams, uint32(d.relay.limits.DownstreamStreams)})
-	return n, nil
-}
-
-// notHTTP2 is the error of a client that speaks something else.
-type notHTTP2 struct{ what string }
-
-func (e *notHTTP2) Error() string { return "not HTTP/2: " + e.what }
-
-// stranger answers a client that does not speak HTTP/2.
-func (d *downConn) stranger(b *batch, in []byte) error {
-	what := "unknown bytes"
-	switch {
-	case len(in) >= 3 && in[0] == 0x16 && in[1] == 3:
-		what = "TLS, where this port takes plaintext"
-	case looksLikeHTTP1(in):
-		what = "HTTP/1.1"
-		const body = "outrigger: this port speaks HTTP/2 without TLS (h2c, prior knowledge), as gRPC clients do. HTTP/1.1 is not supported by this version.\n"
-		answer := fmt.Sprintf("HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-		d.mu.Lock()
-		d.output(b, append(d.pending(), answer...))
-		d.closeWhenWritten(b)
-		d.mu.Unlock()
-	}
-	d.relay.stats.strangers.Add(1)
-	d.relay.logger.Warn("connection refused: not HTTP/2", "peer", d.peer, "got", what)
-	return &notHTTP2{what}
-}
-
-func looksLikeHTTP1(in []byte) bool {
-	line, _, _ := bytes.Cut(in, []byte("\r\n"))
-	for _, method := range []string{"GET ", "POST ", "PUT ", "HEAD ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE "} {
-		if n := min(len(line), len(method)); n > 0 && string(line[:n]) == method[:n] {
-			return true
-		}
-	}
-	return false
-}
-
 // settled implements side.
-func (d *downConn) settled(*batch) {}
+func (d *downConn) settled(*batch) { d.relay.wheel.cancel(&d.preface) }
 
 // headers implements side: a new call, or the trailers of its request.
 func (d *downConn) headers(b *batch, stream uint32, list *fieldList, end bool) error {
 	if stream%2 == 0 {
-		return &connError{codeProtocol, fmt.Sprintf("a client opened stream %d, which has a server's number", stream)}
+		return &connError{code: codeProtocol, why: fmt.Sprintf("a client opened stream %d, which has a server's number", stream)}
 	}
 	if stream <= d.lastStream {
 		return d.trailers(b, stream, list, end)
@@ -102,7 +49,7 @@ func (d *downConn) headers(b *batch, stream uint32, list *fieldList, end bool) e
 	d.lastOpened.Store(stream)
 	c := &call{relay: d.relay}
 	c.down.call, c.down.conn, c.down.id = c, &d.conn, stream
-	c.down.granted.Store(int64(d.relay.limits.StreamWindow))
+	c.down.grant(d.relay.limits.firstWindow())
 	c.down.finReceived = end
 	malformed := c.req.parse(list.fields, d.relay.tracer != nil)
 	tooBig := list.tooBig()
@@ -219,12 +166,18 @@ func (d *downConn) lastGoAway(b *batch) {
 
 // lost implements side.
 func (d *downConn) lost(b *batch, err error) {
-	d.relay.wheel.cancel(&d.preface)
-	d.relay.wheel.cancel(&d.drained)
+	d.cancelTimers()
 	for _, l := range d.orphans(b) {
 		l.call.callerGone(b)
 	}
 	d.relay.forgetDown(d)
+	d.leave()
+}
+
+func (d *downConn) cancelTimers() {
+	for _, t := range []*timer{&d.preface, &d.drained, &d.slow.headers, &d.slow.stall} {
+		d.relay.wheel.cancel(t)
+	}
 }
 
 // refuseAll ends what is left on the connection: the drain is over.

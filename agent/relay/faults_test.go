@@ -315,8 +315,9 @@ func TestWindowBelowZeroAndBack(t *testing.T) {
 func TestClientsThatAreNotHTTP2(t *testing.T) {
 	f := newFixture(t, policy.Policy{})
 	for about, tc := range map[string]struct{ send, want string }{
-		"HTTP/1.1": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 505"},
-		"noise":    {"\x00\x01\x02 hello", ""},
+		"HTTP/1 and nobody takes it": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+		"TLS":                        {"\x16\x03\x01\x02\x00", ""},
+		"noise":                      {"\x00\x01\x02 hello", ""},
 	} {
 		c, err := net.Dial("tcp", f.address)
 		if err != nil {
@@ -348,7 +349,7 @@ func TestMalformedFramesEndTheConnectionOnly(t *testing.T) {
 		"broken HPACK":          {appendHeaderBlock(nil, 1, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, true, 16384), http2.ErrCodeCompression},
 		"PUSH_PROMISE":          {appendFrameHeader(nil, 0, framePushPromise, 0, 1), http2.ErrCodeProtocol},
 		"window past 2^31-1":    {appendWindowUpdate(nil, 0, maxWindow), http2.ErrCodeFlowControl},
-		"a PING flood":          {bytes.Repeat(appendPing(nil, false, make([]byte, 8)), nuisanceBurst+100), http2.ErrCodeEnhanceYourCalm},
+		"a PING flood":          {bytes.Repeat(appendPing(nil, false, make([]byte, 8)), 2000+100), http2.ErrCodeEnhanceYourCalm},
 	} {
 		c, err := net.Dial("tcp", f.address)
 		if err != nil {
@@ -387,7 +388,7 @@ func TestPingsThatGoWithDataAreNoFlood(t *testing.T) {
 	}).start(t)
 	f := newFixture(t, policy.Policy{}, upstream)
 	cc := f.client(t)
-	for i := range nuisanceBurst + 1000 {
+	for i := range 2000 + 1000 {
 		if _, err := unary(testContext(t), cc, nil); err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
@@ -407,7 +408,7 @@ func TestRapidResetIsCutOff(t *testing.T) {
 	block := literal(":method", "POST", ":scheme", "http", ":path", "/test.Echo/Unary", ":authority", "echo", "content-type", "application/grpc")
 	go func() {
 		c.Write(appendSettings([]byte(clientPreface)))
-		for id := uint32(1); id < 2*(nuisanceBurst+5000); id += 2 {
+		for id := uint32(1); id < 14_000; id += 2 {
 			if _, err := c.Write(appendRSTStream(appendHeaderBlock(nil, id, block, false, minMaxFrameSize), id, codeCancel)); err != nil {
 				return
 			}

@@ -93,6 +93,7 @@ func (c errCode) String() string {
 type connError struct {
 	code errCode
 	why  string
+	cut  cutOff // what the peer was cut off for; 0: a plain breach
 }
 
 func (e *connError) Error() string { return e.code.String() + ": " + e.why }
@@ -117,7 +118,7 @@ func parseFrame(b []byte, limit int) (f frame, n int, err error) {
 	}
 	length := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
 	if length > limit {
-		return f, 0, &connError{codeFrameSize, "a frame of " + strconv.Itoa(length) + " bytes where " + strconv.Itoa(limit) + " are allowed"}
+		return f, 0, &connError{code: codeFrameSize, why: "a frame of " + strconv.Itoa(length) + " bytes where " + strconv.Itoa(limit) + " are allowed"}
 	}
 	n = frameHeaderLen + length
 	if len(b) < n {
@@ -136,7 +137,7 @@ func (f *frame) unpad() ([]byte, error) {
 		return p, nil
 	}
 	if len(p) == 0 || int(p[0]) >= len(p) {
-		return nil, &connError{codeProtocol, "padding longer than its frame"}
+		return nil, &connError{code: codeProtocol, why: "padding longer than its frame"}
 	}
 	return p[1 : len(p)-int(p[0])], nil
 }

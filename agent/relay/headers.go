@@ -317,17 +317,3 @@ func codeFromHTTP(status int) policy.Code {
 	}
 	return policy.Unknown
 }
-
-// codeOfHTTP sorts the answer to a call that is not gRPC: what the policies
-// and the SLA make of it. 5xx is the server's failure, 429 is pushback.
-func codeOfHTTP(status int) policy.Code {
-	switch {
-	case status == 429:
-		return policy.ResourceExhausted
-	case status == 502 || status == 503 || status == 504:
-		return policy.Unavailable
-	case status >= 500:
-		return policy.Internal
-	}
-	return policy.OK
-}

@@ -15,6 +15,7 @@ type leg struct {
 	// What comes in. received belongs to the connection's reader.
 	received int64        // flow-controlled bytes that came
 	granted  atomic.Int64 // how many may come
+	span     atomic.Int64 // the window that the peer has: it grows
 	owed     atomic.Int64 // taken, but not granted anew yet
 
 	// What goes out. Guarded by conn.mu, by call.mu while conn is nil.
@@ -34,6 +35,12 @@ type leg struct {
 	// Place in conn.blocked: the legs that wait for the connection.
 	listed     bool
 	next, prev *leg
+}
+
+// grant gives the leg's peer the window that streams begin with.
+func (l *leg) grant(n int) {
+	l.granted.Store(int64(n))
+	l.span.Store(int64(n))
 }
 
 // waiting returns how many queued bytes were not sent.
@@ -109,6 +116,9 @@ func (l *leg) send(b *batch, p []byte, end bool) {
 		l.enqueue(p)
 		moved = c.pump(b, l)
 	}
+	if moved < len(p) {
+		c.stalls(b)
+	}
 	c.mu.Unlock()
 	b.owe(l.source, moved)
 }
@@ -162,7 +172,7 @@ func (l *leg) creditSender(b *batch, n int) {
 		return
 	}
 	owed := l.owed.Add(int64(n))
-	if owed < int64(c.relay.limits.StreamWindow/2) {
+	if owed < l.span.Load()/2 {
 		return
 	}
 	c.mu.Lock()
@@ -171,6 +181,13 @@ func (l *leg) creditSender(b *batch, n int) {
 		return
 	}
 	if owed = l.owed.Swap(0); owed > 0 {
+		// Half a window was seen to move on: the stream is read, so it may
+		// have more on its way.
+		if span := l.span.Load(); span < int64(c.relay.limits.StreamWindow) {
+			more := min(span, int64(c.relay.limits.StreamWindow)-span)
+			l.span.Add(more)
+			owed += more
+		}
 		l.granted.Add(owed)
 		c.output(b, appendWindowUpdate(c.pending(), l.id, uint32(owed)))
 	}

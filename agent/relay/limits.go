@@ -6,7 +6,7 @@ import "time"
 // defaults named.
 type Limits struct {
 	// StreamWindow is how many bytes of one stream and direction may wait in
-	// the relay, and so the receive window that each stream gets. Default
+	// the relay, and so the receive window that a stream grows to. Default
 	// 256 KiB.
 	StreamWindow int
 	// ConnectionWindow is the receive window that each connection gets.
@@ -30,9 +30,28 @@ type Limits struct {
 	// HeaderList is the longest header list that is taken, counted as RFC
 	// 9113, 6.5.2 says. Default 64 KiB.
 	HeaderList int
-	// PrefaceTimeout is how long a new connection may take to say that it
-	// speaks HTTP/2. Default 10 s.
+	// PrefaceTimeout is how long a new connection may take to say what it
+	// speaks: the TLS handshake, and then preface and SETTINGS. Default 4 s.
 	PrefaceTimeout time.Duration
+	// HeaderTimeout is how long a client may take over a header block, or any
+	// frame but DATA, that it began. Default 4 s.
+	HeaderTimeout time.Duration
+	// Connections is how many clients may be connected. Default 10,000.
+	Connections int
+	// ConnectionsPerPeer is how many of them may come from one address.
+	// Default 1,024.
+	ConnectionsPerPeer int
+	// ControlFrames that move no call (PING, SETTINGS, PRIORITY, empty DATA
+	// and the like) may come in a burst, ControlFramesPerSecond after it;
+	// frames that carry something give back. Default 2,000 and 500.
+	ControlFrames, ControlFramesPerSecond int
+	// Resets of streams by the client may come in a burst, ResetsPerSecond
+	// after it. Default 2,000 and 500.
+	Resets, ResetsPerSecond int
+	// StalledBytes is how many bytes may wait for a client that takes next to
+	// nothing for StallTimeout before it is cut off. Default 4 MiB and 4 s.
+	StalledBytes int
+	StallTimeout time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -51,13 +70,29 @@ func (l Limits) withDefaults() Limits {
 	if l.BufferedBytes == 0 {
 		l.BufferedBytes = 64 << 20
 	}
-	if l.PrefaceTimeout == 0 {
-		l.PrefaceTimeout = 10 * time.Second
+	or(&l.Connections, 10_000)
+	or(&l.ConnectionsPerPeer, 1024)
+	or(&l.ControlFrames, 2000)
+	or(&l.ControlFramesPerSecond, 500)
+	or(&l.Resets, 2000)
+	or(&l.ResetsPerSecond, 500)
+	or(&l.StalledBytes, 4<<20)
+	for _, d := range []*time.Duration{&l.PrefaceTimeout, &l.HeaderTimeout, &l.StallTimeout} {
+		if *d == 0 {
+			*d = 4 * time.Second
+		}
 	}
 	return l
 }
 
+// firstWindow is the window that a stream begins with, in bytes.
+func (l *Limits) firstWindow() int { return min(initialWindow, l.StreamWindow) }
+
 const (
+	// initialWindow is what a stream may send before its bytes were seen to
+	// move on; the window then grows to Limits.StreamWindow. So a stream that
+	// nobody reads costs little.
+	initialWindow = 64 << 10
 	// headerBlockFactor bounds a compressed header block at this many times
 	// Limits.HeaderList: past it there is no telling what the list is, and the
 	// connection ends.
@@ -85,17 +120,12 @@ type nuisance struct {
 	last  time.Duration
 }
 
-const (
-	nuisanceBurst     = 2000
-	nuisancePerSecond = 500
-)
-
 // earn gives back for a frame that carried something.
 func (n *nuisance) earn() { n.spent = max(n.spent-1, 0) }
 
 // exceeded counts one such frame at now and reports whether that was too much.
-func (n *nuisance) exceeded(now time.Duration) bool {
-	n.spent = max(n.spent-(now-n.last).Seconds()*nuisancePerSecond, 0) + 1
+func (n *nuisance) exceeded(now time.Duration, burst, perSecond int) bool {
+	n.spent = max(n.spent-(now-n.last).Seconds()*float64(perSecond), 0) + 1
 	n.last = now
-	return n.spent > nuisanceBurst
+	return n.spent > float64(burst)
 }

@@ -62,6 +62,9 @@ func (c *conn) emit(b *batch, l *leg, p []byte, end bool) int {
 	}
 	l.window -= n
 	c.window -= n
+	if d, ok := c.side.(*downConn); ok {
+		d.slow.moved += n
+	}
 	out := c.pending()
 	rest := p[:n]
 	for len(rest) > 0 {
@@ -240,17 +243,17 @@ func (c *conn) flush(b *batch) {
 		c.out = nil
 		c.writing, c.inWrite = true, len(out.b)
 		c.mu.Unlock()
-		n, err := c.sock.write(out.b, false)
+		left, err := c.sock.write(out.b)
 		c.mu.Lock()
-		c.inWrite = len(out.b) - n
+		c.inWrite = left
 		if err != nil {
 			out.free()
 			c.broken()
 			return
 		}
-		if n < len(out.b) {
+		if left > 0 {
 			c.writers.Add(1)
-			go c.writeRest(out, n)
+			go c.writeRest(out)
 			c.mu.Unlock()
 			return
 		}
@@ -263,11 +266,11 @@ func (c *conn) flush(b *batch) {
 
 // writeRest is the writer goroutine: it waits for the socket until nothing is
 // left.
-func (c *conn) writeRest(out *buffer, from int) {
+func (c *conn) writeRest(out *buffer) {
 	defer c.writers.Done()
 	b := newBatch()
 	for {
-		_, err := c.sock.write(out.b[from:], true)
+		err := c.sock.finish()
 		out.free()
 		c.mu.Lock()
 		c.inWrite = 0
@@ -277,7 +280,7 @@ func (c *conn) writeRest(out *buffer, from int) {
 		}
 		b.now = c.relay.now()
 		c.resume(b)
-		out, from = c.out, 0
+		out = c.out
 		c.out = nil
 		if out == nil || c.closed {
 			c.writing = false
@@ -288,6 +291,12 @@ func (c *conn) writeRest(out *buffer, from int) {
 		c.inWrite = len(out.b)
 		c.mu.Unlock()
 		b.flush() // credit to the senders; this connection is being written
+		if _, err := c.sock.write(out.b); err != nil {
+			out.free()
+			c.mu.Lock()
+			c.broken()
+			return
+		}
 	}
 }
 

@@ -55,42 +55,24 @@ func appendStatus(fields []hpack.HeaderField, refusal *policy.Refusal) []hpack.H
 }
 
 // refuseHTTP answers a caller that does not speak gRPC: the status as HTTP
-// knows it, the message as text.
+// knows it, the rest as problem details.
 func (c *call) refuseHTTP(b *batch, refusal *policy.Refusal) {
 	d := c.down.conn
-	body := "outrigger: " + refusal.Error() + "\n"
+	body := refusal.Problem()
 	fields := append(make([]hpack.HeaderField, 0, 5),
-		hpack.HeaderField{Name: ":status", Value: strconv.Itoa(httpFromCode(refusal.Code()))},
-		hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		hpack.HeaderField{Name: ":status", Value: strconv.Itoa(policy.HTTPStatus(refusal.Code()))},
+		hpack.HeaderField{Name: "content-type", Value: policy.ProblemType},
 		hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))},
 		hpack.HeaderField{Name: "outrigger-reason", Value: refusal.Reason.String()})
-	if refusal.RetryAfter > 0 {
-		seconds := (refusal.RetryAfter + time.Second - 1) / time.Second
-		fields = append(fields, hpack.HeaderField{Name: "retry-after", Value: strconv.Itoa(int(seconds))})
+	if seconds := refusal.RetryAfterSeconds(); seconds != "" {
+		fields = append(fields, hpack.HeaderField{Name: "retry-after", Value: seconds})
 	}
 	d.mu.Lock()
 	if !c.down.removed {
 		d.writeHeaders(b, c.down.id, fields, false)
 	}
 	d.mu.Unlock()
-	c.down.send(b, []byte(body), true)
-}
-
-// httpFromCode is the HTTP status of a refusal.
-func httpFromCode(code policy.Code) int {
-	switch code {
-	case policy.Unimplemented:
-		return 404
-	case policy.Unavailable:
-		return 503
-	case policy.ResourceExhausted:
-		return 429
-	case policy.DeadlineExceeded:
-		return 504
-	case policy.FailedPrecondition:
-		return 400
-	}
-	return 502
+	c.down.send(b, body, true)
 }
 
 // percentEncode writes a status message as the gRPC protocol wants it

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -24,15 +25,25 @@ type Options struct {
 	// Table routes calls; SetTable changes it. nil: everything is NO_ROUTE.
 	Table *Table
 	// Observer hears of each call at its end. nil: nobody.
-	Observer Observer
+	Observer policy.Observer
 	// Tracer makes spans. nil: none; trace context passes unchanged.
-	Tracer Tracer
+	Tracer policy.Tracer
 	// Logger gets one line a connection that misbehaves. nil: slog.Default.
 	Logger *slog.Logger
 	// Limits bound what peers can cause.
 	Limits Limits
 	// ConnectTimeout is for endpoints. Zero: DefaultConnectTimeout.
 	ConnectTimeout time.Duration
+	// Keepalive finds endpoints that died without a word.
+	Keepalive Keepalive
+	// TLS is what clients are answered with. nil: plaintext. It should offer
+	// h2 and http/1.1 by ALPN.
+	TLS *tls.Config
+	// ExplainTLS says in plain words why a handshake failed. nil: the error's
+	// own text.
+	ExplainTLS func(error) string
+	// Guests takes connections that do not speak HTTP/2. nil: they are closed.
+	Guests Guests
 }
 
 // Relay forwards calls from apps to endpoints. Make it with New; end it with
@@ -40,11 +51,15 @@ type Options struct {
 type Relay struct {
 	origin         time.Time
 	table          atomic.Pointer[Table]
-	observer       Observer
-	tracer         Tracer
+	observer       policy.Observer
+	tracer         policy.Tracer
 	logger         *slog.Logger
 	limits         Limits
 	connectTimeout time.Duration
+	keepalive      Keepalive
+	serverTLS      *tls.Config
+	explainTLS     func(error) string
+	guests         Guests
 	wheel          *wheel
 
 	ctx    context.Context // over once the relay closes: ends connects under way
@@ -61,30 +76,39 @@ type Relay struct {
 
 	starving atomic.Int32 // len(starved)
 
-	mu        sync.Mutex
-	listeners map[net.Listener]struct{}
-	downs     map[*downConn]struct{}
-	draining  bool
-	closed    bool
-	starved   map[*conn]int64 // connections that are owed credit
-	work      sync.WaitGroup  // every goroutine; Add under mu unless closed
+	mu           sync.Mutex
+	listeners    map[net.Listener]struct{}
+	downs        map[*downConn]struct{}
+	draining     bool
+	closed       bool
+	starved      map[*conn]int64 // connections that are owed credit
+	clients      int             // connections, those handed over included
+	peers        map[string]int  // clients by address
+	turnedAway   int             // since the last line about it
+	turnedAwayAt policy.Instant  // when that was
+	work         sync.WaitGroup  // every goroutine; Add under mu unless closed
 }
 
 // New returns a relay that serves nothing yet.
 func New(o Options) *Relay {
 	r := &Relay{
 		origin: o.Origin, observer: o.Observer, tracer: o.Tracer, logger: o.Logger,
-		limits: o.Limits.withDefaults(), connectTimeout: o.ConnectTimeout,
+		limits: o.Limits.withDefaults(), connectTimeout: o.ConnectTimeout, keepalive: o.Keepalive.withDefaults(),
+		serverTLS: o.TLS, explainTLS: o.ExplainTLS, guests: o.Guests,
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		downs:     make(map[*downConn]struct{}),
 		starved:   make(map[*conn]int64),
+		peers:     make(map[string]int),
 	}
 	if r.origin.IsZero() {
 		r.origin = time.Now().Add(-time.Nanosecond)
 	}
 	if r.logger == nil {
 		r.logger = slog.Default()
+	}
+	if r.explainTLS == nil {
+		r.explainTLS = error.Error
 	}
 	if r.connectTimeout == 0 {
 		r.connectTimeout = DefaultConnectTimeout
@@ -164,31 +188,69 @@ func (r *Relay) Serve(l net.Listener) error {
 }
 
 func (r *Relay) accept(nc net.Conn) {
-	sock, err := newSocket(nc)
-	if err != nil {
-		r.logger.Error("egress: connection refused", "error", err)
+	leave, ok := r.admitConnection(nc)
+	if !ok {
 		nc.Close()
 		return
 	}
-	peer := nc.RemoteAddr().String()
-	if peer == "" || peer == "@" {
-		peer = "unix"
+	r.stats.accepted.Add(1)
+	peer := r.peerName(nc)
+	if r.serverTLS == nil {
+		r.welcome(nc, nil, peer, leave)
+		return
+	}
+	if !r.addWork() {
+		nc.Close()
+		leave()
+		return
+	}
+	go func() {
+		defer r.work.Done()
+		if s := r.secureServer(nc, peer); s != nil {
+			r.welcome(nc, s, peer, leave)
+		} else {
+			leave()
+		}
+	}()
+}
+
+func (r *Relay) peerName(nc net.Conn) string {
+	if peer := nc.RemoteAddr().String(); peer != "" && peer != "@" {
+		return peer
+	}
+	return "unix"
+}
+
+// welcome begins to serve a client.
+func (r *Relay) welcome(nc net.Conn, s *secure, peer string, leave func()) {
+	sock, err := newSocket(nc, nil, s)
+	if err != nil {
+		r.logger.Error("egress: connection refused", "error", err)
+		nc.Close()
+		leave()
+		return
 	}
 	d := newDownConn(r, sock, peer)
+	d.leave = leave
+	r.serve(d)
+}
+
+// serve reads a client's connection on a goroutine of its own.
+func (r *Relay) serve(d *downConn) {
 	r.mu.Lock()
 	if r.draining || r.closed {
 		r.mu.Unlock()
-		nc.Close()
+		d.sock.close()
+		d.leave()
 		return
 	}
 	r.downs[d] = struct{}{}
 	r.work.Add(1)
 	r.mu.Unlock()
-	r.stats.accepted.Add(1)
 	r.wheel.arm(&d.preface, r.now()+r.limits.PrefaceTimeout)
 	go func() {
 		defer r.work.Done()
-		d.serve()
+		d.conn.serve()
 	}()
 }
 
@@ -202,11 +264,11 @@ func (r *Relay) forgetDown(d *downConn) {
 
 // upstreamOf returns the connections of an endpoint. One that left its service
 // while a call picked it gets none.
-func (r *Relay) upstreamOf(e *balancer.Endpoint) *upstream {
+func (r *Relay) upstreamOf(e *balancer.Endpoint, t Transport) *upstream {
 	if u, ok := r.upstreams.Load(e); ok {
 		return u.(*upstream)
 	}
-	u, _ := r.upstreams.LoadOrStore(e, newUpstream(r, e))
+	u, _ := r.upstreams.LoadOrStore(e, newUpstream(r, e, t))
 	if e.Retired() { // Forget came before the store, or will find it
 		r.upstreams.Delete(e)
 		u.(*upstream).retire()

@@ -131,8 +131,14 @@ func newFixtureWith(t testing.TB, o Options, p policy.Policy, endpoints ...strin
 		specs = append(specs, balancer.Spec{Address: e})
 	}
 	service.SetEndpoints(specs)
+	o.Table = NewTable([]Route{{Target: Target{Service: service}, Authorities: []string{"echo"}}}, nil)
+	return newFixtureAround(t, o, service)
+}
+
+// newFixtureAround serves a relay whose table has the service.
+func newFixtureAround(t testing.TB, o Options, service *policy.Service) *fixture {
+	t.Helper()
 	o.Origin = time.Now().Add(-time.Second)
-	o.Table = NewTable([]Route{{Service: service, Authorities: []string{"echo"}}}, nil)
 	r := New(o)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

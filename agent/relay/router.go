@@ -8,9 +8,16 @@ import (
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
+// Target is a service and how its endpoints are connected.
+type Target struct {
+	Service *policy.Service
+	// Transport connects the endpoints. nil: Direct.
+	Transport Transport
+}
+
 // Route says which calls go to a service.
 type Route struct {
-	Service *policy.Service
+	Target
 	// Authorities are matched whole, in lower case. One without a port
 	// matches any port. Empty: every authority.
 	Authorities []string
@@ -24,37 +31,56 @@ type Route struct {
 type Table struct {
 	byAuthority map[string][]tableEntry // longest prefix first, then order
 	anywhere    []tableEntry            // routes that name no authority
-	byName      map[string]*policy.Service
-	unmatched   func(authority string) *policy.Service
+	byName      map[string]*Target
+	unmatched   Unmatched
 	names       string // of all services, for messages
 }
 
+// Unmatched finds the target of an authority that no route matches, or says
+// why there is none.
+type Unmatched func(authority string) (*Target, error)
+
 type tableEntry struct {
-	prefix  string
-	service *policy.Service
+	prefix string
+	target *Target
+}
+
+// Query is what a call is routed by.
+type Query struct {
+	Authority string
+	Path      string
+	// Service is outrigger-service: it names the service outright.
+	Service string
+	// Tunnel is where the caller asked to be connected (CONNECT) before it
+	// made the call: used where the authority matches nothing.
+	Tunnel string
 }
 
 // maxNamesInMessage bounds how many services a NO_ROUTE message lists.
 const maxNamesInMessage = 8
 
 // NewTable returns a table of the routes. unmatched, which may be nil, is
-// asked for the service of an authority that no route matches; it may say nil.
-func NewTable(routes []Route, unmatched func(authority string) *policy.Service) *Table {
+// asked for the target of an authority that no route matches.
+func NewTable(routes []Route, unmatched Unmatched) *Table {
 	t := &Table{
 		byAuthority: make(map[string][]tableEntry),
-		byName:      make(map[string]*policy.Service),
+		byName:      make(map[string]*Target),
 		unmatched:   unmatched,
 	}
 	var names []string
 	for _, r := range routes {
-		t.byName[r.Service.Name()] = r.Service
+		target := r.Target
+		if target.Transport == nil {
+			target.Transport = Direct{}
+		}
+		t.byName[r.Service.Name()] = &target
 		names = append(names, r.Service.Name())
 		prefixes := r.Prefixes
 		if len(prefixes) == 0 {
 			prefixes = []string{""}
 		}
 		for _, prefix := range prefixes {
-			entry := tableEntry{prefix, r.Service}
+			entry := tableEntry{prefix, &target}
 			for _, authority := range r.Authorities {
 				t.byAuthority[authority] = append(t.byAuthority[authority], entry)
 			}
@@ -75,38 +101,56 @@ func NewTable(routes []Route, unmatched func(authority string) *policy.Service) 
 	return t
 }
 
-// find returns the service of a call, or nil with the reason in plain words.
-func (t *Table) find(r *request) (*policy.Service, string) {
-	if r.service != "" {
-		if s := t.byName[r.service]; s != nil {
-			return s, ""
+// Find returns the target of a call, or nil with the reason in plain words.
+func (t *Table) Find(q Query) (*Target, string) {
+	if q.Service != "" {
+		if target := t.byName[q.Service]; target != nil {
+			return target, ""
 		}
-		return nil, fmt.Sprintf("outrigger-service names %q, which is not configured; services: %s", r.service, t.known())
+		return nil, fmt.Sprintf("outrigger-service names %q, which is not configured; services: %s", q.Service, t.known())
 	}
-	authority := r.authority
-	if !isLower(authority) {
-		authority = strings.ToLower(authority)
+	authority := lower(q.Authority)
+	named := t.named(authority, q.Path)
+	if named == nil && q.Tunnel != "" {
+		authority = lower(q.Tunnel)
+		named = t.named(authority, q.Path)
 	}
-	named := first(t.byAuthority[authority], r.path)
-	if named == nil {
-		if host, ok := cutPort(authority); ok {
-			named = first(t.byAuthority[host], r.path)
-		}
-	}
-	free := first(t.anywhere, r.path)
+	free := first(t.anywhere, q.Path)
 	switch {
 	case named != nil && (free == nil || len(named.prefix) >= len(free.prefix)):
-		return named.service, ""
+		return named.target, ""
 	case free != nil:
-		return free.service, ""
+		return free.target, ""
 	}
 	if t.unmatched != nil {
-		if s := t.unmatched(authority); s != nil {
-			return s, ""
+		target, err := t.unmatched(authority)
+		if err != nil {
+			return nil, fmt.Sprintf("no service matches authority %q and method %s, and the authority can't be dialled: %v", authority, q.Path, err)
 		}
-		return nil, fmt.Sprintf("no service matches authority %q and method %s, and %q can't be dialled as host:port", r.authority, r.path, r.authority)
+		if target.Transport == nil {
+			return &Target{target.Service, Direct{}}, ""
+		}
+		return target, ""
 	}
-	return nil, fmt.Sprintf("no service matches authority %q and method %s; services: %s (unmatched: {mode: DIAL} would call the authority itself)", r.authority, r.path, t.known())
+	return nil, fmt.Sprintf("no service matches authority %q and method %s; services: %s (unmatched: {mode: DIAL} would call the authority itself)", q.Authority, q.Path, t.known())
+}
+
+// named finds the entry that names the authority, with its port or without.
+func (t *Table) named(authority, path string) *tableEntry {
+	e := first(t.byAuthority[authority], path)
+	if e == nil {
+		if host, ok := cutPort(authority); ok {
+			e = first(t.byAuthority[host], path)
+		}
+	}
+	return e
+}
+
+func lower(authority string) string {
+	if isLower(authority) {
+		return authority
+	}
+	return strings.ToLower(authority)
 }
 
 func (t *Table) known() string {

@@ -6,16 +6,16 @@ import "encoding/binary"
 // acknowledges them.
 func (c *conn) handleSettings(b *batch, f *frame) error {
 	if f.stream != connectionStream {
-		return &connError{codeProtocol, "SETTINGS on a stream"}
+		return &connError{code: codeProtocol, why: "SETTINGS on a stream"}
 	}
 	if f.has(flagAck) {
 		if len(f.payload) != 0 {
-			return &connError{codeFrameSize, "an acknowledgement of SETTINGS with content"}
+			return &connError{code: codeFrameSize, why: "an acknowledgement of SETTINGS with content"}
 		}
 		return nil
 	}
 	if len(f.payload)%settingEntryLen != 0 {
-		return &connError{codeFrameSize, "SETTINGS of a wrong length"}
+		return &connError{code: codeFrameSize, why: "SETTINGS of a wrong length"}
 	}
 	first := !c.gotSettings
 	c.gotSettings = true
@@ -45,18 +45,18 @@ func (c *conn) apply(b *batch, id uint16, value uint32) error {
 		c.enc.SetMaxDynamicTableSize(min(value, defaultTableSize))
 	case settingEnablePush:
 		if value > 1 {
-			return &connError{codeProtocol, "ENABLE_PUSH other than 0 or 1"}
+			return &connError{code: codeProtocol, why: "ENABLE_PUSH other than 0 or 1"}
 		}
 	case settingMaxConcurrentStreams:
 		c.peerStreams = value
 	case settingInitialWindowSize:
 		if value > maxWindow {
-			return &connError{codeFlowControl, "INITIAL_WINDOW_SIZE past 2^31-1"}
+			return &connError{code: codeFlowControl, why: "INITIAL_WINDOW_SIZE past 2^31-1"}
 		}
 		return c.resize(b, int64(value))
 	case settingMaxFrameSize:
 		if value < minMaxFrameSize || value > maxMaxFrameSize {
-			return &connError{codeProtocol, "MAX_FRAME_SIZE out of range"}
+			return &connError{code: codeProtocol, why: "MAX_FRAME_SIZE out of range"}
 		}
 		c.peerMaxFrame = int(value)
 	}
@@ -74,7 +74,7 @@ func (c *conn) resize(b *batch, initial int64) error {
 	waiting := make([]*leg, 0, len(c.streams))
 	for _, l := range c.streams {
 		if l.window += delta; l.window > maxWindow {
-			return &connError{codeFlowControl, "INITIAL_WINDOW_SIZE takes a stream's window past 2^31-1"}
+			return &connError{code: codeFlowControl, why: "INITIAL_WINDOW_SIZE takes a stream's window past 2^31-1"}
 		}
 		if l.waiting() > 0 {
 			waiting = append(waiting, l)

@@ -8,14 +8,16 @@ import (
 	"time"
 )
 
-// socket is a connection's transport. Reads lend memory only once there is
-// something to read, writes never block.
+// socket is a connection's transport, in plaintext or under TLS. Reads lend
+// memory only once there is something to read, writes never block.
 type socket struct {
-	nc  net.Conn
-	raw syscall.RawConn
+	nc     net.Conn
+	raw    syscall.RawConn
+	secure *secure // nil: plaintext
 
 	// State of the read under way, in fields so that no closure is made per
 	// read. Reader goroutine only.
+	early   []byte // came before the socket did: read first
 	into    reader
 	n       int
 	readErr error
@@ -29,7 +31,9 @@ type socket struct {
 	tryAll   func(fd uintptr) bool
 }
 
-func newSocket(nc net.Conn) (*socket, error) {
+// newSocket takes a TCP or unix connection over. early is what was read from
+// it already; s is nil for plaintext.
+func newSocket(nc net.Conn, early []byte, s *secure) (*socket, error) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return nil, errors.New("relay: connection without a file descriptor")
@@ -38,30 +42,17 @@ func newSocket(nc net.Conn) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{nc: nc, raw: raw}
-	s.tryRead = func(fd uintptr) bool {
-		p := s.into.space()
-		for {
-			s.n, s.readErr = syscall.Read(int(fd), p)
-			if s.readErr != syscall.EINTR {
-				break
-			}
-		}
-		if s.readErr == syscall.EAGAIN {
-			s.into.idle()
-			return false
-		}
+	k := &socket{nc: nc, raw: raw, early: early, secure: s}
+	k.tryRead = k.readOnce
+	k.tryOnce = func(fd uintptr) bool {
+		k.writeSome(int(fd))
 		return true
 	}
-	s.tryOnce = func(fd uintptr) bool {
-		s.writeSome(int(fd))
-		return true
+	k.tryAll = func(fd uintptr) bool {
+		k.writeSome(int(fd))
+		return k.writeErr != syscall.EAGAIN
 	}
-	s.tryAll = func(fd uintptr) bool {
-		s.writeSome(int(fd))
-		return s.writeErr != syscall.EAGAIN
-	}
-	return s, nil
+	return k, nil
 }
 
 // reader lends memory to read into.
@@ -73,8 +64,38 @@ type reader interface {
 	idle()
 }
 
+// readOnce reads what is there. It reports false where the goroutine has to
+// wait.
+func (s *socket) readOnce(fd uintptr) bool {
+	p := s.into.space()
+	if s.secure != nil {
+		s.n, s.readErr = s.secure.read(int(fd), p)
+	} else {
+		s.n, s.readErr = readFD(int(fd), p)
+	}
+	if s.readErr == syscall.EAGAIN {
+		s.into.idle()
+		return false
+	}
+	return true
+}
+
+func readFD(fd int, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
 // read waits for bytes and reads them into the space lent.
 func (s *socket) read(into reader) (int, error) {
+	if len(s.early) > 0 {
+		n := copy(into.space(), s.early)
+		s.early = s.early[n:]
+		return n, nil
+	}
 	s.into = into
 	err := s.raw.Read(s.tryRead)
 	switch {
@@ -105,32 +126,62 @@ func (s *socket) writeSome(fd int) {
 	}
 }
 
-// write takes what the kernel takes at once; with wait it stays until all is
-// written. It returns how much was.
-func (s *socket) write(p []byte, wait bool) (int, error) {
-	s.data, s.written, s.writeErr = p, 0, nil
-	try := s.tryOnce
-	if wait {
-		try = s.tryAll
+// write sends what the kernel takes of p at once and returns how many bytes
+// are left: finish sends those. p must stay as it is until then.
+func (s *socket) write(p []byte) (left int, err error) {
+	s.data, s.written = p, 0
+	if s.secure != nil {
+		if s.data, err = s.secure.seal(p); err != nil {
+			return 0, err
+		}
 	}
-	err := s.raw.Write(try)
-	n := s.written
-	s.data = nil
+	return s.push(s.tryOnce)
+}
+
+// finish waits until what write left is sent.
+func (s *socket) finish() error {
+	_, err := s.push(s.tryAll)
+	return err
+}
+
+func (s *socket) push(try func(fd uintptr) bool) (left int, err error) {
+	err = s.raw.Write(try)
 	if err == nil && s.writeErr != nil && s.writeErr != syscall.EAGAIN {
 		err = s.writeErr
 	}
-	return n, err
+	left = len(s.data) - s.written
+	if left == 0 || err != nil {
+		if s.secure != nil {
+			s.secure.sent(s.data)
+		}
+		s.data = nil
+	}
+	return left, err
 }
 
 // closeWrite says that nothing more comes and gives the peer a moment to read
 // it: a close with unread input would throw away what is on its way.
 func (s *socket) closeWrite() {
+	if s.secure != nil {
+		if p := s.secure.closing(); len(p) > 0 {
+			_, _ = s.nc.Write(p) // a courtesy: few bytes, and the output is empty
+		}
+	}
 	half, ok := s.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		s.nc.Close()
 		return
 	}
 	_ = s.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+}
+
+// release hands the connection on as it is: the caller reads and writes it
+// itself, waiting.
+func (s *socket) release() net.Conn {
+	if s.secure != nil {
+		return s.secure.release()
+	}
+	return s.nc
 }
 
 func (s *socket) close() { s.nc.Close() }

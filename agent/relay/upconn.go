@@ -17,6 +17,8 @@ type upConn struct {
 	ready      bool   // SETTINGS came. Reader only
 	silent     bool   // SETTINGS did not come in time. Guarded by mu
 	lastError  string // what the endpoint's GOAWAY said. Reader only
+	lifeTimer  timer
+	life       life // guarded by mu
 }
 
 func newUpConn(r *Relay, sock *socket, u *upstream) *upConn {
@@ -24,6 +26,8 @@ func newUpConn(r *Relay, sock *socket, u *upstream) *upConn {
 	up.init(r, sock, up, u.endpoint.Address())
 	up.begun, up.greeted = true, true
 	up.preface = timer{shard: up.serial, owner: settingsTimeout{up}}
+	up.lifeTimer = timer{shard: up.serial, owner: lifeCheck{up}}
+	up.life.wait = r.keepalive.Interval
 	return up
 }
 
@@ -49,8 +53,11 @@ func (up *upConn) open(b *batch, c *call) bool {
 	l.conn, l.id = &up.conn, up.nextStream
 	up.nextStream += 2
 	l.window = up.peerWindow
-	l.granted.Store(int64(up.relay.limits.StreamWindow))
+	l.grant(up.relay.limits.firstWindow())
 	up.streams[l.id] = l
+	if len(up.streams) == 1 {
+		up.awake(b)
+	}
 
 	up.encoded.b = up.encoded.b[:0]
 	for i := range c.req.fields {
@@ -97,7 +104,7 @@ func (up *upConn) headers(b *batch, stream uint32, list *fieldList, end bool) er
 		opened := stream%2 == 1 && stream < up.nextStream
 		up.mu.Unlock()
 		if !opened {
-			return &connError{codeProtocol, fmt.Sprintf("HEADERS on stream %d, which was never opened", stream)}
+			return &connError{code: codeProtocol, why: fmt.Sprintf("HEADERS on stream %d, which was never opened", stream)}
 		}
 		return nil // the call ended a moment ago
 	}
@@ -106,6 +113,7 @@ func (up *upConn) headers(b *batch, stream uint32, list *fieldList, end bool) er
 		l.call.abort(b, l, codeStreamClosed, "HEADERS after END_STREAM")
 		return nil
 	}
+	up.carried = true
 	up.receivedFin(b, l, end)
 	up.mu.Unlock()
 	l.call.response(b, l, list, end)
@@ -150,13 +158,14 @@ func (up *upConn) leave(b *batch) {
 	}
 }
 
-// pong implements side.
+// pong implements side: any frame is a sign of life.
 func (up *upConn) pong(*batch, uint64) {}
 
 // lost implements side.
 func (up *upConn) lost(b *batch, err error) {
 	u := up.upstream
 	u.relay.wheel.cancel(&up.preface)
+	u.relay.wheel.cancel(&up.lifeTimer)
 	if !up.ready {
 		up.mu.Lock()
 		if up.silent {
@@ -169,12 +178,15 @@ func (up *upConn) lost(b *batch, err error) {
 	}
 	why := "closed by the endpoint"
 	if !isEOF(err) && err != nil {
-		why = plainConnectError(err, 0)
+		why = u.relay.plainConnectError(err)
 	}
 	if up.lastError != "" {
 		why += " after GOAWAY " + up.lastError
 	}
 	up.mu.Lock()
+	if up.life.dead != "" {
+		why = up.life.dead
+	}
 	graceful := up.draining
 	up.mu.Unlock()
 	u.drop(b, up, true)

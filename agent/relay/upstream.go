@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,25 +27,27 @@ const (
 
 // upstream is one endpoint's connections and the calls that wait for one.
 type upstream struct {
-	relay    *Relay
-	endpoint *balancer.Endpoint
-	current  atomic.Pointer[upConn] // had room a moment ago: tried first
-	queued   atomic.Int32           // len(waiting)
-	retry    timer
+	relay     *Relay
+	endpoint  *balancer.Endpoint
+	transport Transport
+	current   atomic.Pointer[upConn] // had room a moment ago: tried first
+	queued    atomic.Int32           // len(waiting)
+	retry     timer
 
-	mu        sync.Mutex
-	conns     []*upConn // take new streams
-	leaving   []*upConn // finish theirs
-	dialing   int
-	waiting   []*call
-	failures  int            // connects that failed in a row
-	lastError string         // of the last one
-	retryAt   policy.Instant // no connect before it
-	forgotten bool
+	mu         sync.Mutex
+	conns      []*upConn // take new streams
+	leaving    []*upConn // finish theirs
+	dialing    int
+	waiting    []*call
+	failures   int    // connects that failed in a row
+	lastError  string // of the last one
+	lastReason policy.Reason
+	retryAt    policy.Instant // no connect before it
+	forgotten  bool
 }
 
-func newUpstream(r *Relay, e *balancer.Endpoint) *upstream {
-	u := &upstream{relay: r, endpoint: e}
+func newUpstream(r *Relay, e *balancer.Endpoint, t Transport) *upstream {
+	u := &upstream{relay: r, endpoint: e, transport: t}
 	u.retry = timer{shard: rand.Uint32(), owner: reconnect{u}}
 	return u
 }
@@ -79,7 +80,7 @@ func (u *upstream) take(b *batch, c *call) *policy.Refusal {
 	case u.forgotten:
 		return c.policy.Refuse(policy.NoEndpoints, address, "endpoint "+address+" left the service")
 	case u.dialing == 0 && len(u.conns) == 0 && b.now < u.retryAt:
-		r := c.policy.Refuse(policy.ConnectFailed, address, u.connectMessage())
+		r := c.policy.Refuse(u.lastReason, address, u.connectMessage())
 		r.RetryAfter = u.retryAt - b.now
 		return r
 	case len(u.waiting) >= u.relay.limits.WaitingCalls:
@@ -180,18 +181,8 @@ func (u *upstream) dial() {
 func (u *upstream) connect(b *batch) (*upConn, error) {
 	ctx, cancel := context.WithTimeout(u.relay.ctx, u.relay.connectTimeout)
 	defer cancel()
-	network, address := "tcp", u.endpoint.Address()
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, address = "unix", path
-	}
-	var dialer net.Dialer
-	nc, err := dialer.DialContext(ctx, network, address)
+	sock, err := u.relay.open(ctx, u.transport, u.endpoint.Address())
 	if err != nil {
-		return nil, err
-	}
-	sock, err := newSocket(nc)
-	if err != nil {
-		nc.Close()
 		return nil, err
 	}
 	up := newUpConn(u.relay, sock, u)
@@ -235,8 +226,8 @@ func (u *upstream) connectFailed(b *batch, err error) {
 	u.failures++
 	wait := backoff(u.failures)
 	u.retryAt = b.now + wait
-	u.lastError = plainConnectError(err, u.relay.connectTimeout)
-	message := u.connectMessage()
+	u.lastError, u.lastReason = u.relay.plainConnectError(err), connectReason(err)
+	reason, message := u.lastReason, u.connectMessage()
 	var calls []*call
 	if len(u.conns) == 0 {
 		calls, u.waiting = u.waiting, nil
@@ -251,7 +242,7 @@ func (u *upstream) connectFailed(b *batch, err error) {
 	}
 	for _, c := range calls {
 		c.connectFailed(b, u, func(c *call) *policy.Refusal {
-			r := c.policy.Refuse(policy.ConnectFailed, u.endpoint.Address(), message)
+			r := c.policy.Refuse(reason, u.endpoint.Address(), message)
 			r.RetryAfter = wait
 			return r
 		})
@@ -270,11 +261,23 @@ func backoff(failures int) time.Duration {
 	return time.Duration(d * (1 + backoffJitter*(2*rand.Float64()-1)))
 }
 
+// connectReason tells a handshake that failed from a connect that did.
+func connectReason(err error) policy.Reason {
+	var secure *tlsError
+	if errors.As(err, &secure) {
+		return policy.TLS
+	}
+	return policy.ConnectFailed
+}
+
 // plainConnectError says in a few words why a connect failed.
-func plainConnectError(err error, timeout time.Duration) string {
+func (r *Relay) plainConnectError(err error) string {
+	var secure *tlsError
 	switch {
+	case errors.As(err, &secure):
+		return r.explainTLS(secure.err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errNoSettings):
-		return fmt.Sprintf("no HTTP/2 connection within the connect timeout of %v", timeout)
+		return fmt.Sprintf("no HTTP/2 connection within the connect timeout of %v", r.connectTimeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case isEOF(err):

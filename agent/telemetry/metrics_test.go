@@ -77,7 +77,8 @@ func TestRelayTransitionsAndProcess(t *testing.T) {
 		Relay: func() RelayStats {
 			return RelayStats{
 				DownstreamConnections: 3, UpstreamConnections: 2, ActiveCalls: 5, Calls: 100, BytesUp: 1000, BytesDown: 2000,
-				ProtocolErrors: []policy.Count{{Label: "rapid_reset", Total: 7}},
+				ProtocolErrors: []policy.Count{{Label: "PROTOCOL_ERROR", Total: 7}},
+				CutOffs:        []policy.Count{{Label: "resets", Total: 6}}, HandshakeFailures: 5, SilentDeaths: 4,
 			}
 		},
 		Reloads:     func() (succeeded, failed uint64) { return 4, 1 },
@@ -94,7 +95,10 @@ func TestRelayTransitionsAndProcess(t *testing.T) {
 		{"outrigger_relay_calls_active", nil, 5},
 		{"outrigger_relay_calls_total", nil, 100},
 		{"outrigger_relay_bytes_total", map[string]string{"outrigger_direction": "down"}, 2000},
-		{"outrigger_relay_protocol_errors_total", map[string]string{"outrigger_kind": "rapid_reset"}, 7},
+		{"outrigger_relay_protocol_errors_total", map[string]string{"outrigger_kind": "PROTOCOL_ERROR"}, 7},
+		{"outrigger_relay_cut_offs_total", map[string]string{"outrigger_limit": "resets"}, 6},
+		{"outrigger_relay_handshake_failures_total", nil, 5},
+		{"outrigger_relay_silent_deaths_total", nil, 4},
 		{"outrigger_breaker_transitions_total", map[string]string{"outrigger_service": "greeter", "outrigger_to": "OPEN"}, 2},
 		{"outrigger_config_reloads_total", map[string]string{"outrigger_outcome": "failed"}, 1},
 		{"outrigger_build_info", map[string]string{"outrigger_version": "v1.2.3"}, 1},

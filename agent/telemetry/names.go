@@ -70,6 +70,13 @@ var (
 	relayErrors = instrument{"outrigger.relay.protocol.errors", "{error}",
 		"Peers' breaches of HTTP/2 or gRPC, by kind."}
 
+	relayCutOffs = instrument{"outrigger.relay.cut.offs", "{connection}",
+		"Clients that were cut off or turned away, by the limit that they passed."}
+	relayHandshakes = instrument{"outrigger.relay.handshake.failures", "{connection}",
+		"TLS handshakes with clients that failed."}
+	relaySilent = instrument{"outrigger.relay.silent.deaths", "{connection}",
+		"Connections to endpoints that were given up because not even a PING was answered."}
+
 	// The process.
 	reloads = instrument{"outrigger.config.reloads", "{reload}",
 		"Reloads of the configuration, by outcome."}
@@ -112,6 +119,7 @@ const (
 	keyWindow    = attribute.Key("outrigger.window")
 	keySide      = attribute.Key("outrigger.side")
 	keyKind      = attribute.Key("outrigger.kind")
+	keyLimit     = attribute.Key("outrigger.limit")
 	keyOutcome   = attribute.Key("outrigger.outcome")
 	keyQuantile  = attribute.Key("outrigger.quantile")
 	keyVersion   = attribute.Key("outrigger.version")

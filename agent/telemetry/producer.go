@@ -60,4 +60,9 @@ func collectRelay(c *collection, s RelayStats) {
 	for _, e := range s.ProtocolErrors {
 		c.counter(relayErrors, e.Total, keyKind.String(e.Label))
 	}
+	for _, cut := range s.CutOffs {
+		c.counter(relayCutOffs, cut.Total, keyLimit.String(cut.Label))
+	}
+	c.counter(relayHandshakes, s.HandshakeFailures)
+	c.counter(relaySilent, s.SilentDeaths)
 }

@@ -32,6 +32,12 @@ type RelayStats struct {
 	BytesUp, BytesDown                         uint64
 	// ProtocolErrors counts by kind; the kinds are few and fixed.
 	ProtocolErrors []policy.Count
+	// CutOffs counts clients that were cut off or turned away, by the limit
+	// that they passed; the limits are few and fixed.
+	CutOffs []policy.Count
+	// HandshakeFailures are TLS handshakes with clients; SilentDeaths are
+	// connections to endpoints that did not answer a PING.
+	HandshakeFailures, SilentDeaths uint64
 }
 
 // Transitions counts the changes of state of every service's breakers. The zero
