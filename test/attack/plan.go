@@ -50,6 +50,7 @@ var attacks = []plan{
 	flood("continuation-tiny", "the same with CONTINUATIONs of 1 byte", continuationFlood{size: 1}),
 	flood("continuation-empty", "the same with empty CONTINUATIONs", continuationFlood{}),
 	flood("settings-flood", "SETTINGS, each of which wants an acknowledgement", settingsFlood{}),
+	flood("settings-churn", "SETTINGS that move the windows of 100 open streams", settingsChurn{streams: 100}),
 	flood("ping-flood", "PINGs, each of which wants an answer", pingFlood{}),
 	flood("empty-data-flood", "DATA without bytes and without an end", emptyDataFlood{}),
 	flood("padded-data-flood", "DATA of nothing but padding", emptyDataFlood{padding: 255}),
