@@ -40,6 +40,7 @@ const logLines = 200_000
 // agent is the process under attack, with the server behind it.
 type agent struct {
 	egress, admin string
+	upstream      string // the server's address
 	cmd, server   *exec.Cmd
 	serverStdin   io.Closer
 	dir           string
@@ -57,15 +58,14 @@ func startAgent() (a *agent, err error) {
 			a.stop()
 		}
 	}()
-	server, err := a.startServer()
-	if err != nil {
+	if a.upstream, err = a.startServer(); err != nil {
 		return nil, fmt.Errorf("the gRPC server: %w", err)
 	}
 	if a.dir, err = os.MkdirTemp("", "attack"); err != nil {
 		return nil, err
 	}
 	config := filepath.Join(a.dir, "outrigger.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, configuration, server), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, configuration, a.upstream), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(*agentPath, "run", "-c", config)

@@ -23,6 +23,7 @@ type strikeReport struct {
 	Frames int           `json:"frames,omitempty"` // sent
 	// CutAfter is from the opening to the cut-off; zero: it was not cut off.
 	CutAfter time.Duration `json:"cut_after_ns,omitempty"`
+	Lasted   time.Duration `json:"lasted_ns,omitempty"`
 	// How is how it was cut off, or why it never connected.
 	How string `json:"how,omitempty"`
 }
@@ -74,6 +75,7 @@ func runAttack(ctx context.Context, p plan, target string) []strikeReport {
 // strike attacks on a connection to its end and notes what came of it.
 func (s *strikeReport) strike(p *peer, a attack) {
 	p.finish(a.strike(p))
+	s.Lasted = time.Since(p.opened)
 	s.Peer, s.Frames, s.CutAfter, s.How = p.nc.LocalAddr().String(), p.frames, p.cutAt, p.cutHow
 	if s.cut() && p.goAway != "" {
 		s.CutAfter, s.How = p.saidAt, p.goAway

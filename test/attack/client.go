@@ -37,9 +37,9 @@ type sample struct {
 	err   error
 }
 
-// startClient begins to call; end it with close.
-func startClient(egress string) (*goodClient, error) {
-	cc, err := grpc.NewClient("passthrough:///"+egress, grpc.WithAuthority(authority), grpc.WithNoProxy(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+// startClient begins to call address; end it with close.
+func startClient(address string) (*goodClient, error) {
+	cc, err := grpc.NewClient("passthrough:///"+address, grpc.WithAuthority(authority), grpc.WithNoProxy(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}

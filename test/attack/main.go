@@ -16,7 +16,8 @@
 //
 // The server and the attacker are processes of their own (of this same
 // program): the agent's memory stays its own, and the good client's timings do
-// not suffer from the attacker's garbage.
+// not suffer from the attacker's garbage. A second good client goes past the
+// agent: it tells what the server and the machine are to blame for.
 package main
 
 import (

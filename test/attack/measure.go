@@ -34,15 +34,20 @@ type outcome struct {
 	Crowd  bool       `json:"crowd,omitempty"`
 	Quiet  experience `json:"quiet"`
 	During experience `json:"during"`
+	// Direct is what a client felt meanwhile that goes past the agent: what
+	// the server and the machine are to blame for.
+	Direct experience `json:"direct"`
 
 	RSSBefore  int  `json:"rss_before_kib"`
 	RSSPeak    int  `json:"rss_peak_kib"`
 	AgentAlive bool `json:"agent_alive"`
 
 	// Opened connections of the attacker, Cut of them ended by the agent,
-	// NotOpened those that it could not even make.
+	// Uncut those that were not in mostUncut (one opened late in the attack is
+	// neither), NotOpened those that it could not even make.
 	Opened    int `json:"opened"`
 	Cut       int `json:"cut"`
+	Uncut     int `json:"uncut"`
 	NotOpened int `json:"not_opened,omitempty"`
 	Frames    int `json:"frames"`
 	// FirstCut counts from the attack's begin, LastCut is the longest that any
@@ -93,6 +98,11 @@ func measure(ctx context.Context, p plan) (outcome, error) {
 		return o, err
 	}
 	defer good.close()
+	direct, err := startClient(a.upstream)
+	if err != nil {
+		return o, err
+	}
+	defer direct.close()
 	if !wait(ctx, warmUp+quietTime) {
 		return o, ctx.Err()
 	}
@@ -123,6 +133,7 @@ func measure(ctx context.Context, p plan) (outcome, error) {
 	o.AgentAlive = a.alive()
 	o.Quiet = good.between(begin.Add(-quietTime), begin)
 	o.During = good.between(begin, end)
+	o.Direct = direct.between(begin, end)
 
 	o.countStrikes(strikes)
 	lines := a.lines()
@@ -175,6 +186,9 @@ func (o *outcome) countStrikes(strikes []strikeReport) {
 		}
 		o.Opened++
 		if !s.cut() {
+			if s.Lasted > mostUncut {
+				o.Uncut++
+			}
 			continue
 		}
 		if o.Cut++; o.Cut == 1 {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -224,9 +223,5 @@ func (p *peer) call(path string) (stream uint32, err error) {
 	return stream, p.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: p.request(path), EndHeaders: true})
 }
 
-// message returns protobuf bytes with gRPC's prefix before them.
-func message(body []byte) []byte {
-	b := make([]byte, 5, 5+len(body))
-	binary.BigEndian.PutUint32(b[1:], uint32(len(body)))
-	return append(b, body...)
-}
+// emptyMessage is a gRPC message of no bytes: its prefix alone.
+var emptyMessage = make([]byte, 5)

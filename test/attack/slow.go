@@ -77,10 +77,6 @@ func (slowHeadersFrame) strike(p *peer) error {
 	return p.drip(dripEvery, append(frame, block...))
 }
 
-// oneMiB is Int64Value{Value: 1 << 20} in protobuf: what downloadPath is to
-// answer.
-var oneMiB = []byte{0x08, 0x80, 0x80, 0x40}
-
 // download asks for an answer of 1 MiB on each of many streams.
 func (p *peer) download(streams int) error {
 	for range streams {
@@ -88,7 +84,7 @@ func (p *peer) download(streams int) error {
 		if err != nil {
 			return err
 		}
-		if err := p.framer.WriteData(stream, true, message(oneMiB)); err != nil {
+		if err := p.framer.WriteData(stream, true, emptyMessage); err != nil {
 			return err
 		}
 		p.frames += 2

@@ -36,7 +36,7 @@ func judge(o *outcome) (failures []string) {
 		fail("success", "%d of %d good calls failed; the first: %s", o.During.Failed, o.During.Calls, o.During.Error)
 	}
 	if most := mostLatency(o.Quiet.P99); o.During.P99 > most {
-		fail(verdictLatency, "%v, was %v when quiet; at most %v", round(o.During.P99), round(o.Quiet.P99), round(most))
+		fail(verdictLatency, "%v, was %v when quiet; at most %v (past the agent: %v)", round(o.During.P99), round(o.Quiet.P99), round(most), round(o.Direct.P99))
 	}
 	if o.growth() > mostGrowth {
 		fail("memory", "grew from %d to %d KiB; at most %d more", o.RSSBefore, o.RSSPeak, mostGrowth)
@@ -65,8 +65,8 @@ func judgeCut(o *outcome, fail func(verdict, format string, arguments ...any)) {
 	case o.Crowd && o.FirstCut > mostUncut:
 		fail("cut off", "the first connection after %v; at most %v", round(o.FirstCut), mostUncut)
 	case o.Crowd:
-	case o.Cut < o.Opened:
-		fail("cut off", "%d of %d connections never", o.Opened-o.Cut, o.Opened)
+	case o.Uncut > 0:
+		fail("cut off", "%d of %d connections never", o.Uncut, o.Opened)
 	case o.LastCut > mostUncut:
 		fail("cut off", "after %v; at most %v", round(o.LastCut), mostUncut)
 	}
