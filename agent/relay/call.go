@@ -25,6 +25,7 @@ const deadlineSlack = 20 * time.Millisecond
 // timer wheel and by whoever connects.
 type call struct {
 	relay *Relay
+	born  policy.Instant // when its headers came
 	down  leg
 	first leg // the up leg of the first attempt
 

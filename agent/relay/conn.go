@@ -48,6 +48,8 @@ type conn struct {
 	block       []byte // header block that CONTINUATION frames extend
 	blockStream uint32 // its stream; 0: none is open
 	blockEnd    bool
+	blocks      uint64 // header blocks that began without ending
+	frames      uint64 // whole frames that came
 	received    int64
 	unowed      int64 // received, but not granted anew yet
 	nuisance    nuisance
@@ -78,6 +80,8 @@ type conn struct {
 	blocked      legList // wait for the connection's window or output
 	draining     bool    // no new streams
 	greeted      bool    // our SETTINGS went out
+	updates      int     // WINDOW_UPDATEs that DATA we sent is worth
+	finished     int     // calls that ended well since the last reset
 	carried      bool    // DATA or HEADERS came since somebody looked
 	writers      sync.WaitGroup
 }
@@ -128,7 +132,9 @@ func (c *conn) serve() {
 		c.relay.logger.Warn("connection ended: the peer broke HTTP/2", "peer", c.peer, "error", bad.Error())
 		c.goodbye(b, bad)
 		b.flush()
-		c.linger()
+		if bad.cut != cutStalled && bad.cut != cutUnread {
+			c.linger() // who does not read would not read why
+		}
 	}
 	if d, ok := c.side.(*downConn); ok && d.handOver(err) {
 		return
@@ -201,6 +207,7 @@ func (c *conn) consume(b *batch) error {
 		if n == 0 {
 			break
 		}
+		c.frames++
 		if err := c.handle(b, &f); err != nil {
 			return err
 		}
@@ -247,9 +254,11 @@ func (c *conn) handle(b *batch, f *frame) error {
 }
 
 // annoyed counts a frame that moves no call.
-func (c *conn) annoyed(b *batch) error {
+func (c *conn) annoyed(b *batch) error { return c.annoyedBy(b, 1) }
+
+func (c *conn) annoyedBy(b *batch, weight float64) error {
 	l := &c.relay.limits
-	if c.nuisance.exceeded(b.now, l.ControlFrames, l.ControlFramesPerSecond) {
+	if c.nuisance.exceeded(b.now, weight, l.ControlFrames, l.ControlFramesPerSecond) {
 		return calm(cutControlFrames, "too many frames that carry no call")
 	}
 	return nil
@@ -274,7 +283,7 @@ func (c *conn) handleData(b *batch, f *frame) error {
 			return err
 		}
 	} else {
-		c.nuisance.earn()
+		c.nuisance.earn(1)
 	}
 	c.mu.Lock()
 	l := c.streams[f.stream]
@@ -367,6 +376,7 @@ func (c *conn) handleHeaders(b *batch, f *frame) error {
 	}
 	if !f.has(flagEndHeaders) {
 		c.blockStream, c.blockEnd = f.stream, f.has(flagEndStream)
+		c.blocks++
 		c.block = append(c.block[:0], block...)
 		return nil
 	}
@@ -402,7 +412,7 @@ func (c *conn) decode(b *batch, stream uint32, block []byte, end bool) error {
 	if err := c.dec.Close(); err != nil {
 		return &connError{code: codeCompression, why: err.Error()}
 	}
-	c.nuisance.earn()
+	c.nuisance.earn(1)
 	return c.side.headers(b, stream, &c.fields, end)
 }
 
@@ -433,9 +443,16 @@ func (c *conn) handleReset(b *batch, f *frame) error {
 		return c.strayFrame(b, f)
 	}
 	c.remove(b, l)
+	finished := c.finished
+	c.finished = 0
 	c.mu.Unlock()
 	l.call.peerReset(b, l, errCode(binary.BigEndian.Uint32(f.payload)))
-	if _, down := c.side.(*downConn); down && c.resets.exceeded(b.now, c.relay.limits.Resets, c.relay.limits.ResetsPerSecond) {
+	weight := 1.0
+	if b.now-l.call.born < youngStream {
+		weight = weightOfYoung
+	}
+	c.resets.earn(weightOfYoung * float64(finished))
+	if _, down := c.side.(*downConn); down && c.resets.exceeded(b.now, weight, c.relay.limits.Resets, c.relay.limits.ResetsPerSecond) {
 		return calm(cutResets, "too many streams opened and reset")
 	}
 	return nil // an endpoint resets only what it was asked for
@@ -488,21 +505,24 @@ func (c *conn) handleWindowUpdate(b *batch, f *frame) error {
 			return &connError{code: codeProtocol, why: "WINDOW_UPDATE of 0"}
 		}
 		c.mu.Lock()
-		defer c.mu.Unlock()
+		paid := c.payUpdate()
 		if c.window += n; c.window > maxWindow {
+			c.mu.Unlock()
 			return &connError{code: codeFlowControl, why: "the connection's window grew past 2^31-1"}
 		}
 		c.resume(b)
-		return nil
+		c.mu.Unlock()
+		return c.annoyedUnless(b, paid)
 	}
 	c.mu.Lock()
+	paid := c.payUpdate()
 	l := c.streams[f.stream]
 	if l == nil {
 		c.mu.Unlock()
 		if c.neverOpened(f.stream) {
 			return c.strayFrame(b, f)
 		}
-		return nil // granted before the peer knew of the end: no nuisance
+		return c.annoyedUnless(b, paid) // granted before the peer knew of the end
 	}
 	if l.window += n; n == 0 || l.window > maxWindow {
 		c.mu.Unlock()
@@ -515,7 +535,23 @@ func (c *conn) handleWindowUpdate(b *batch, f *frame) error {
 	}
 	b.owe(l.source, c.pump(b, l))
 	c.mu.Unlock()
-	return nil
+	return c.annoyedUnless(b, paid)
+}
+
+// payUpdate takes one WINDOW_UPDATE off those that DATA paid for. c.mu is held.
+func (c *conn) payUpdate() bool {
+	if c.updates == 0 {
+		return false
+	}
+	c.updates--
+	return true
+}
+
+func (c *conn) annoyedUnless(b *batch, paid bool) error {
+	if paid {
+		return nil
+	}
+	return c.annoyed(b)
 }
 
 // condemn makes the reader end the connection.

@@ -52,7 +52,7 @@ func (r *Relay) countProtocolError(e *connError) {
 // slowness is what a client connection knows about how slow its peer is.
 type slowness struct {
 	headers timer
-	pending bool // headers is armed. Reader only
+	pending uint64 // what headers is armed for; 0: it is not. Reader only
 
 	// Guarded by mu.
 	stall   timer
@@ -66,12 +66,18 @@ type slowness struct {
 // frame that is not DATA. Reader goroutine only.
 func (d *downConn) watchHeaders(b *batch) {
 	partial := d.begun && d.have > 0 && (d.have < frameHeaderLen || d.in[3] != frameData)
-	pending := partial || d.blockStream != 0
+	var pending uint64
+	switch {
+	case d.blockStream != 0:
+		pending = d.blocks<<1 | 1
+	case partial:
+		pending = d.frames << 1
+	}
 	if pending == d.slow.pending {
 		return
 	}
 	d.slow.pending = pending
-	if pending {
+	if pending != 0 {
 		d.relay.wheel.arm(&d.slow.headers, b.now+d.relay.limits.HeaderTimeout)
 	} else {
 		d.relay.wheel.cancel(&d.slow.headers)

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -83,6 +85,62 @@ func TestADrippedHeaderBlockIsCutOff(t *testing.T) {
 		if code, debug := cutOffCode(framer); code != http2.ErrCodeEnhanceYourCalm || f.cutOff(cutSlowHeaders) != 1 {
 			t.Errorf("%s: %v %q, counted %v", about, code, debug, f.relay.Stats().CutOffsTotal)
 		}
+	}
+}
+
+func TestAByteAtATimeDoesNotBuyTime(t *testing.T) {
+	f := newFixtureWith(t, Options{Limits: quick}, policy.Policy{})
+	framer, c := rawClient(t, f)
+	go func() {
+		for {
+			if _, err := c.Write([]byte{0}); err != nil {
+				return
+			}
+			time.Sleep(quick.HeaderTimeout / 3)
+		}
+	}()
+	c.Write([]byte{0, 64, 0, frameHeaders, 0, 0, 0, 0, 1})
+
+	cutOffCode(framer)
+
+	if f.cutOff(cutSlowHeaders) != 1 {
+		t.Errorf("counted %v", f.relay.Stats().CutOffsTotal)
+	}
+}
+
+func TestWindowUpdatesThatNoDataPaysForAreAFlood(t *testing.T) {
+	f := newFixtureWith(t, Options{Limits: quick}, policy.Policy{})
+	framer, _ := rawClient(t, f)
+	go func() {
+		for framer.WriteWindowUpdate(0, 1) == nil {
+		}
+	}()
+
+	cutOffCode(framer)
+
+	if f.cutOff(cutControlFrames) != 1 {
+		t.Errorf("counted %v", f.relay.Stats().CutOffsTotal)
+	}
+}
+
+func TestCallsThatEndWellPayForYoungResets(t *testing.T) {
+	address, _ := (&echoServer{}).start(t)
+	f := newFixtureWith(t, Options{Limits: Limits{Resets: 100, ResetsPerSecond: 1}}, policy.Policy{}, address)
+	cc := f.client(t)
+	for range 100 { // ten times what a client gets away with that only resets
+		ctx, cancel := context.WithCancel(testContext(t))
+		stream, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Bidi")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.SendMsg(wrapperspb.Bytes(nil))
+		cancel()
+		if _, err := unary(testContext(t), cc, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := f.relay.Stats(); len(s.CutOffsTotal) > 0 {
+		t.Errorf("counted %v", s.CutOffsTotal)
 	}
 }
 

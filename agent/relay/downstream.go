@@ -47,12 +47,17 @@ func (d *downConn) headers(b *batch, stream uint32, list *fieldList, end bool) e
 	}
 	d.lastStream = stream
 	d.lastOpened.Store(stream)
-	c := &call{relay: d.relay}
+	c := &call{relay: d.relay, born: b.now}
 	c.down.call, c.down.conn, c.down.id = c, &d.conn, stream
 	c.down.grant(d.relay.limits.firstWindow())
 	c.down.finReceived = end
 	malformed := c.req.parse(list.fields, d.relay.tracer != nil)
 	tooBig := list.tooBig()
+	if tooBig {
+		if err := d.annoyedBy(b, weightOfHeaders); err != nil {
+			return err
+		}
+	}
 
 	d.mu.Lock()
 	code := codeNo

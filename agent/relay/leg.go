@@ -63,6 +63,7 @@ func (l *leg) enqueue(p []byte) {
 		l.call.relay.buffered.Add(-int64(l.sent))
 		l.sent = 0
 	}
+	l.queue.reserve(len(p))
 	l.queue.b = append(l.queue.b, p...)
 	l.call.relay.buffered.Add(int64(len(p)))
 }
@@ -182,8 +183,8 @@ func (l *leg) creditSender(b *batch, n int) {
 	}
 	if owed = l.owed.Swap(0); owed > 0 {
 		// Half a window was seen to move on: the stream is read, so it may
-		// have more on its way.
-		if span := l.span.Load(); span < int64(c.relay.limits.StreamWindow) {
+		// have more on its way, unless much waits elsewhere.
+		if span := l.span.Load(); span < int64(c.relay.limits.StreamWindow) && c.relay.buffered.Load() < c.relay.limits.BufferedBytes/16 {
 			more := min(span, int64(c.relay.limits.StreamWindow)-span)
 			l.span.Add(more)
 			owed += more

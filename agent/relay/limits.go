@@ -46,10 +46,11 @@ type Limits struct {
 	// frames that carry something give back. Default 2,000 and 500.
 	ControlFrames, ControlFramesPerSecond int
 	// Resets of streams by the client may come in a burst, ResetsPerSecond
-	// after it. Default 2,000 and 500.
+	// after it. One that comes right after its request counts for ten, unless
+	// as many calls end well. Default 2,000 and 500.
 	Resets, ResetsPerSecond int
 	// StalledBytes is how many bytes may wait for a client that takes next to
-	// nothing for StallTimeout before it is cut off. Default 4 MiB and 4 s.
+	// nothing for StallTimeout before it is cut off. Default 4 MiB and 3 s.
 	StalledBytes int
 	StallTimeout time.Duration
 }
@@ -77,10 +78,13 @@ func (l Limits) withDefaults() Limits {
 	or(&l.Resets, 2000)
 	or(&l.ResetsPerSecond, 500)
 	or(&l.StalledBytes, 4<<20)
-	for _, d := range []*time.Duration{&l.PrefaceTimeout, &l.HeaderTimeout, &l.StallTimeout} {
+	for _, d := range []*time.Duration{&l.PrefaceTimeout, &l.HeaderTimeout} {
 		if *d == 0 {
 			*d = 4 * time.Second
 		}
+	}
+	if l.StallTimeout == 0 {
+		l.StallTimeout = 3 * time.Second
 	}
 	return l
 }
@@ -93,6 +97,17 @@ const (
 	// move on; the window then grows to Limits.StreamWindow. So a stream that
 	// nobody reads costs little.
 	initialWindow = 64 << 10
+	// weightOfHeaders is what a header list past its limit counts as, in
+	// control frames.
+	weightOfHeaders = 20
+	// weightOfYoung is what the reset of a young stream counts as, in resets:
+	// one that is younger than youngStream.
+	weightOfYoung = 10
+	youngStream   = 50 * time.Millisecond
+	// updatesPerData is how many WINDOW_UPDATEs a DATA frame is worth, and
+	// maxUpdates how many can be saved up.
+	updatesPerData = 2
+	maxUpdates     = 10_000
 	// headerBlockFactor bounds a compressed header block at this many times
 	// Limits.HeaderList: past it there is no telling what the list is, and the
 	// connection ends.
@@ -120,12 +135,13 @@ type nuisance struct {
 	last  time.Duration
 }
 
-// earn gives back for a frame that carried something.
-func (n *nuisance) earn() { n.spent = max(n.spent-1, 0) }
+// earn gives back for what carried something.
+func (n *nuisance) earn(weight float64) { n.spent = max(n.spent-weight, 0) }
 
-// exceeded counts one such frame at now and reports whether that was too much.
-func (n *nuisance) exceeded(now time.Duration, burst, perSecond int) bool {
-	n.spent = max(n.spent-(now-n.last).Seconds()*float64(perSecond), 0) + 1
+// exceeded counts a frame of some weight at now and reports whether that was
+// too much.
+func (n *nuisance) exceeded(now time.Duration, weight float64, burst, perSecond int) bool {
+	n.spent = max(n.spent-(now-n.last).Seconds()*float64(perSecond), 0) + weight
 	n.last = now
 	return n.spent > float64(burst)
 }

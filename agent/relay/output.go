@@ -62,6 +62,7 @@ func (c *conn) emit(b *batch, l *leg, p []byte, end bool) int {
 	}
 	l.window -= n
 	c.window -= n
+	c.updates = min(c.updates+updatesPerData, maxUpdates)
 	if d, ok := c.side.(*downConn); ok {
 		d.slow.moved += n
 	}
@@ -137,6 +138,7 @@ func (c *conn) resume(b *batch) {
 // sentFin notes that END_STREAM went out on the leg. c.mu is held.
 func (c *conn) sentFin(b *batch, l *leg) {
 	l.finSent = true
+	c.finished++
 	if l.finReceived {
 		c.remove(b, l)
 		return

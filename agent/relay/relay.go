@@ -133,6 +133,9 @@ func (r *Relay) now() policy.Instant { return time.Since(r.origin) }
 // SetTable routes the calls from now on.
 func (r *Relay) SetTable(t *Table) { r.table.Store(t) }
 
+// Table returns what routes the calls now.
+func (r *Relay) Table() *Table { return r.table.Load() }
+
 // addWork counts a goroutine that is about to start. It reports false once the
 // relay is closed.
 func (r *Relay) addWork() bool {

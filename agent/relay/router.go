@@ -135,6 +135,18 @@ func (t *Table) Find(q Query) (*Target, string) {
 	return nil, fmt.Sprintf("no service matches authority %q and method %s; services: %s (unmatched: {mode: DIAL} would call the authority itself)", q.Authority, q.Path, t.known())
 }
 
+// Reaches reports whether a call to the authority could be routed, whatever
+// its method, or why not.
+func (t *Table) Reaches(authority string) (why string, ok bool) {
+	authority = lower(authority)
+	host, _ := cutPort(authority)
+	if len(t.anywhere) > 0 || len(t.byAuthority[authority]) > 0 || len(t.byAuthority[host]) > 0 {
+		return "", true
+	}
+	target, why := t.Find(Query{Authority: authority, Path: "CONNECT"})
+	return why, target != nil
+}
+
 // named finds the entry that names the authority, with its port or without.
 func (t *Table) named(authority, path string) *tableEntry {
 	e := first(t.byAuthority[authority], path)
