@@ -20,6 +20,7 @@ import (
 	"github.com/outrigger-rpc/outrigger/agent/admin"
 	"github.com/outrigger-rpc/outrigger/agent/api"
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/forward"
 	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/agent/telemetry"
 	"github.com/outrigger-rpc/outrigger/policy"
@@ -58,7 +59,9 @@ type Agent struct {
 	stopNow chan struct{} // closed by Stop
 	stopped sync.Once
 
+	doors       *doors
 	relay       *relay.Relay
+	forward     *forward.Server
 	registry    *registry
 	telemetry   atomic.Pointer[telemetry.Telemetry]
 	transitions telemetry.Transitions
@@ -109,58 +112,34 @@ func (a *Agent) Now() policy.Instant { return time.Since(a.origin) }
 func (a *Agent) Run(ctx context.Context) error {
 	tuneMemory()
 	c := a.reload.config()
-	listeners, err := a.open(c)
+	doors, err := a.open(c)
 	if err != nil {
 		return err
 	}
+	defer doors.close()
+	a.doors = doors
 	a.accessLog = newAccessLog(a.logger, a.origin, logMode(c.Telemetry.AccessLog))
 	defer a.accessLog.close()
-	a.relay = relay.New(relay.Options{Origin: a.origin, Observer: a.accessLog, Tracer: tracer{&a.telemetry}, Logger: a.logger})
-	a.registry = newRegistry(a, newOwnPorts(listeners.all()...))
-	if err := a.startTelemetry(c); err != nil {
-		listeners.close()
+	a.startPlanes(c, doors)
+	a.registry = newRegistry(a, newOwnPorts(doors.listeners()...))
+	opened, err := a.registry.prepare(c)
+	if err == nil {
+		err = a.startTelemetry(c)
+	}
+	if err != nil {
+		opened.close()
 		return errors.Join(err, a.relay.Close())
 	}
-	a.relay.SetTable(a.registry.apply(c))
+	a.relay.SetTable(a.registry.apply(c, opened))
 
 	control := api.New(api.Options{Origin: a.origin, Agent: source{a}, Logger: a.logger})
 	a.control.Store(control)
 	pages := admin.New(admin.Options{Parts: a.parts, Metrics: a.metrics, Logger: a.logger})
-	return a.serve(ctx, listeners, control, pages)
-}
-
-// listeners are the agent's open ports.
-type listeners struct{ egress, api, admin net.Listener }
-
-func (l *listeners) all() []net.Listener { return []net.Listener{l.egress, l.api, l.admin} }
-
-func (l *listeners) close() {
-	for _, x := range l.all() {
-		if x != nil {
-			x.Close()
-		}
-	}
-}
-
-func (a *Agent) open(c *config.Config) (*listeners, error) {
-	l := &listeners{}
-	for _, o := range []struct {
-		into    *net.Listener
-		field   string
-		address string
-	}{{&l.egress, "egress.address", c.Egress}, {&l.api, "api.address", c.API}, {&l.admin, "admin.address", c.Admin}} {
-		var err error
-		if *o.into, err = listen(o.field, o.address); err != nil {
-			l.close()
-			return nil, err
-		}
-	}
-	a.addresses = Addresses{displayAddress(l.egress), displayAddress(l.api), displayAddress(l.admin)}
-	return l, nil
+	return a.serve(ctx, doors, control, pages)
 }
 
 // serve runs the listeners until ctx ends or one of them fails.
-func (a *Agent) serve(ctx context.Context, l *listeners, control *api.Server, pages *admin.Server) error {
+func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages *admin.Server) error {
 	var running sync.WaitGroup
 	failed := make(chan error, 3)
 	run := func(what string, serve func(net.Listener) error, on net.Listener) {
@@ -170,9 +149,9 @@ func (a *Agent) serve(ctx context.Context, l *listeners, control *api.Server, pa
 			}
 		})
 	}
-	run("egress", a.relay.Serve, l.egress)
-	run("api", control.Serve, l.api)
-	run("admin", pages.Serve, l.admin)
+	run("egress", a.relay.Serve, d.egress.listener)
+	run("api", control.Serve, d.api.secured("h2"))
+	run("admin", pages.Serve, d.admin.secured("http/1.1"))
 	watch, endWatch := context.WithCancel(ctx)
 	if a.options.ConfigPath != "" {
 		loaded := a.reload.config().Digest
@@ -227,7 +206,12 @@ func (a *Agent) drain() {
 		case <-drained:
 		}
 	}()
-	if err := a.relay.Drain(ctx); err != nil {
+	var requests error // those that are not HTTP/2
+	var both sync.WaitGroup
+	both.Go(func() { requests = a.forward.Shutdown(ctx) })
+	calls := a.relay.Drain(ctx)
+	both.Wait()
+	if err := errors.Join(calls, requests); err != nil {
 		a.logger.Warn("calls were cut off", "error", err)
 	}
 }

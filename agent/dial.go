@@ -24,18 +24,18 @@ const maxDialled = 1024
 type dialled struct {
 	services *lru.Cache[string, *policy.Service]
 	make     func(authority string) *policy.Service
-	own      ownPorts
+	outside  *transport
 }
 
 // newDialled returns an empty set. make builds the service of an authority;
 // gone is told of endpoints that no service has any more, and must not block.
-func newDialled(limit int, own ownPorts, make func(authority string) *policy.Service, gone func([]*balancer.Endpoint)) *dialled {
+func newDialled(limit int, outside *transport, make func(authority string) *policy.Service, gone func([]*balancer.Endpoint)) *dialled {
 	// The error is for a limit that is not positive.
 	services, err := lru.NewWithEvict(limit, func(_ string, s *policy.Service) { gone(s.Endpoints().All()) })
 	if err != nil {
 		panic(err)
 	}
-	return &dialled{services: services, make: make, own: own}
+	return &dialled{services: services, make: make, outside: outside}
 }
 
 // What is wrong with an authority that is not dialled.
@@ -51,7 +51,7 @@ func (d *dialled) target(authority string) (*relay.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &relay.Target{Service: s}, nil
+	return &relay.Target{Service: s, Transport: d.outside}, nil
 }
 
 func (d *dialled) service(authority string) (*policy.Service, error) {
@@ -61,8 +61,13 @@ func (d *dialled) service(authority string) (*policy.Service, error) {
 	if !dialable(authority) {
 		return nil, errNotDialable
 	}
-	if d.own.lead(authority) {
+	if d.outside.guard.own.lead(authority) {
 		return nil, errLeadsBack
+	}
+	if address, err := netip.ParseAddrPort(authority); err == nil {
+		if err := d.outside.guard.check(address); err != nil {
+			return nil, err
+		}
 	}
 	// The authority may share the memory of the call that named it.
 	authority = strings.Clone(authority)

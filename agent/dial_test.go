@@ -63,7 +63,7 @@ func TestOwnPortsAreNeverDialled(t *testing.T) {
 // newTestDialled returns a set that remembers which services were made.
 func newTestDialled(limit int, gone func([]*balancer.Endpoint)) (d *dialled, made *[]string) {
 	made = new([]string)
-	return newDialled(limit, nil, func(authority string) *policy.Service {
+	return newDialled(limit, &transport{guard: &dialGuard{}}, func(authority string) *policy.Service {
 		*made = append(*made, authority)
 		s := policy.NewService(authority, policy.Settings{Policy: policy.Default()}, nil)
 		s.SetEndpoints([]balancer.Spec{{Address: authority}})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -12,14 +13,26 @@ import (
 	"time"
 )
 
-// socketMode lets only the agent's own user connect.
-const socketMode = 0o600
+const (
+	// socketMode lets only the agent's own user connect.
+	socketMode = 0o600
+	// sharedSocketMode lets everybody connect: each is asked who it is.
+	sharedSocketMode = 0o666
+)
 
 // listen opens an address of the configuration: "host:port" or "unix:PATH".
-// field is its name there, for messages.
-func listen(field, address string) (net.Listener, error) {
+// field is its name there, for messages. A unix socket takes the agent's own
+// user, and the uids.
+func listen(field, address string, uids []uint32, logger *slog.Logger) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return listenUnix(field, path)
+		if len(uids) == 0 {
+			return listenUnix(field, path, socketMode)
+		}
+		l, err := listenUnix(field, path, sharedSocketMode)
+		if err != nil {
+			return nil, err
+		}
+		return &onlyUsers{Listener: l, field: field, uids: uids, logger: logger}, nil
 	}
 	l, err := net.Listen("tcp", address)
 	if err == nil {
@@ -38,10 +51,10 @@ func listen(field, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("%s: can't listen on %s: %w", field, address, err)
 }
 
-// listenUnix opens a unix socket that only this user can reach. A socket file
+// listenUnix opens a unix socket that mode lets connect. A socket file
 // that a dead process left behind is replaced; a live one is not.
-func listenUnix(field, path string) (net.Listener, error) {
-	l, err := bindUnix(path)
+func listenUnix(field, path string, mode uint32) (net.Listener, error) {
+	l, err := bindUnix(path, mode)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		info, statErr := os.Lstat(path)
 		switch {
@@ -51,7 +64,7 @@ func listenUnix(field, path string) (net.Listener, error) {
 			return nil, fmt.Errorf("%s: another process answers on %s, perhaps another agent: `lsof %s` names it", field, path, path)
 		}
 		if err = os.Remove(path); err == nil || errors.Is(err, fs.ErrNotExist) {
-			l, err = bindUnix(path)
+			l, err = bindUnix(path, mode)
 		}
 	}
 	switch {
@@ -65,17 +78,17 @@ func listenUnix(field, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func bindUnix(path string) (net.Listener, error) {
+func bindUnix(path string, mode uint32) (net.Listener, error) {
 	// Linux gives the file the mode that the socket has when it is bound: no
 	// moment is left in which others could connect.
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
+		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), mode) })
 	}}
 	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := os.Chmod(path, fs.FileMode(mode)); err != nil {
 		l.Close()
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,7 +10,7 @@ import (
 )
 
 func TestListenTakesAFreePort(t *testing.T) {
-	l, err := listen("egress.address", "127.0.0.1:0")
+	l, err := listen("egress.address", "127.0.0.1:0", nil, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +26,7 @@ func TestListenOnATakenPortNamesFieldAndRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, err = listen("api.address", taken.Addr().String())
+	_, err = listen("api.address", taken.Addr().String(), nil, slog.Default())
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -38,7 +39,7 @@ func TestListenOnATakenPortNamesFieldAndRemedy(t *testing.T) {
 
 func TestListenUnixIsForThisUserOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
-	l, err := listen("egress.address", "unix:"+path)
+	l, err := listen("egress.address", "unix:"+path, nil, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestListenUnixReplacesAStaleSocketOnly(t *testing.T) {
 		}
 		dead.SetUnlinkOnClose(false) // as after kill -9
 		dead.Close()
-		l, err := listen("egress.address", "unix:"+path)
+		l, err := listen("egress.address", "unix:"+path, nil, slog.Default())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func TestListenUnixReplacesAStaleSocketOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer alive.Close()
-		_, err = listen("egress.address", "unix:"+path)
+		_, err = listen("egress.address", "unix:"+path, nil, slog.Default())
 		if err == nil || !strings.Contains(err.Error(), "another process answers") {
 			t.Errorf("got %v", err)
 		}
@@ -91,7 +92,7 @@ func TestListenUnixReplacesAStaleSocketOnly(t *testing.T) {
 		if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := listen("egress.address", "unix:"+path)
+		_, err := listen("egress.address", "unix:"+path, nil, slog.Default())
 		if err == nil || !strings.Contains(err.Error(), "not a socket") {
 			t.Errorf("got %v", err)
 		}
@@ -108,7 +109,7 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 		{"too long", "unix:/tmp/" + strings.Repeat("x", 200), "too long"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := listen("admin.address", test.address)
+			_, err := listen("admin.address", test.address, nil, slog.Default())
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "admin.address") {
 				t.Errorf("got %v, want %q", err, test.want)
 			}

@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/identity"
 	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/breaker"
@@ -19,43 +22,90 @@ import (
 type registry struct {
 	agent   *Agent
 	dialled *dialled
+	outside *transport // what dialled services are connected by
 
 	mu         sync.Mutex
-	configured map[string]*policy.Service
+	configured map[string]*configured
 	fallback   policy.Policy // what dialled services are under
 }
 
+// configured is a service of the configuration.
+type configured struct {
+	service   *policy.Service
+	transport *transport
+}
+
 func newRegistry(a *Agent, own ownPorts) *registry {
-	r := &registry{agent: a, configured: make(map[string]*policy.Service)}
-	r.dialled = newDialled(maxDialled, own, r.dial, a.relay.Forget)
+	r := &registry{agent: a, configured: make(map[string]*configured)}
+	r.outside = &transport{guard: &dialGuard{own: own}}
+	r.dialled = newDialled(maxDialled, r.outside, r.dial, a.relay.Forget)
 	return r
 }
 
-// apply takes a configuration over and returns its routes. A service that was
-// there before keeps its breakers, windows and connections.
-func (r *registry) apply(c *config.Config) *relay.Table {
+// identities are the TLS identities that a configuration asks for and that are
+// not in use yet, by service.
+type identities map[string]*identity.Source
+
+func (i identities) close() {
+	for _, source := range i {
+		source.Close()
+	}
+}
+
+// prepare opens what apply needs and what can fail.
+func (r *registry) prepare(c *config.Config) (identities, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := make(map[string]*policy.Service, len(c.Services))
+	opened := make(identities)
+	for i := range c.Services {
+		s := &c.Services[i]
+		if s.TLS == nil || r.configured[s.Name] != nil && reflect.DeepEqual(r.configured[s.Name].transport.settings, s.TLS) {
+			continue
+		}
+		source, err := identity.Open(fmt.Sprintf("services[%d].tls", i), identitySettings(s.TLS), r.agent.logger)
+		if err != nil {
+			opened.close()
+			return nil, err
+		}
+		opened[s.Name] = source
+	}
+	return opened, nil
+}
+
+// apply takes a configuration over, with what prepare opened for it, and
+// returns its routes. A service that was there before keeps its breakers,
+// windows and connections.
+func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := make(map[string]*configured, len(c.Services))
 	var routes []relay.Route
 	var gone []*balancer.Endpoint
-	for _, s := range c.Services {
-		service := r.configured[s.Name]
-		if service == nil {
-			service = policy.NewService(s.Name, policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies}, r.agent.breakerMoved)
+	for i := range c.Services {
+		s := &c.Services[i]
+		settings := policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies}
+		entry := r.configured[s.Name]
+		if entry == nil {
+			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}
+			entry.transport.secure.Store(opened[s.Name])
 		} else {
-			service.Update(policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies})
+			entry.service.Update(settings)
+			r.secure(entry, s.TLS, opened[s.Name])
 		}
-		gone = append(gone, service.SetEndpoints(s.Endpoints)...)
-		next[s.Name] = service
-		routes = append(routes, relay.Route{Target: relay.Target{Service: service}, Authorities: s.Authorities, Prefixes: s.Methods})
+		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
+		next[s.Name] = entry
+		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
 	for name, s := range r.configured {
 		if next[name] == nil {
-			gone = append(gone, s.Endpoints().All()...)
+			gone = append(gone, s.service.Endpoints().All()...)
+			r.agent.forward.Forget(s.transport)
+			s.transport.swap(nil)
 		}
 	}
 	r.configured, r.fallback = next, c.Unmatched.Policy
+	rules := c.Unmatched.Allow
+	r.outside.guard.rules.Store(&rules)
 	for _, s := range r.dialled.all() {
 		s.Update(policy.Settings{Policy: c.Unmatched.Policy})
 	}
@@ -65,6 +115,33 @@ func (r *registry) apply(c *config.Config) *relay.Table {
 		return relay.NewTable(routes, nil)
 	}
 	return relay.NewTable(routes, r.dialled.target)
+}
+
+// secure changes a living service's TLS where it differs. New connections use
+// it; those that are open finish their calls.
+func (r *registry) secure(s *configured, settings *config.TLS, opened *identity.Source) {
+	if reflect.DeepEqual(s.transport.settings, settings) {
+		return
+	}
+	s.transport.settings = settings
+	s.transport.swap(opened)
+	r.agent.relay.Renew(s.service)
+	r.agent.forward.Renew(s.transport)
+}
+
+// problems says what is wrong with the services' TLS identities, by service.
+func (r *registry) problems() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wrong := make(map[string]string)
+	for name, s := range r.configured {
+		if source := s.transport.secure.Load(); source != nil {
+			if why := source.Problem(); why != "" {
+				wrong[name] = why
+			}
+		}
+	}
+	return wrong
 }
 
 // dial makes the service of an authority that no route matches.
@@ -82,7 +159,7 @@ func (r *registry) all() []*policy.Service {
 	r.mu.Lock()
 	services := make([]*policy.Service, 0, len(r.configured))
 	for _, s := range r.configured {
-		services = append(services, s)
+		services = append(services, s.service)
 	}
 	r.mu.Unlock()
 	services = append(services, r.dialled.all()...)
@@ -90,7 +167,14 @@ func (r *registry) all() []*policy.Service {
 	return services
 }
 
-func (r *registry) close() { r.dialled.clear() }
+func (r *registry) close() {
+	r.dialled.clear()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.configured {
+		s.transport.swap(nil)
+	}
+}
 
 // breakerMoved hears of every breaker's change of state.
 func (a *Agent) breakerMoved(k breaker.Key, t breaker.Transition) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,16 +76,21 @@ func (a *Agent) Reload() error {
 // replace takes c over. a.reload.applying is held, so current stays.
 func (a *Agent) replace(c *config.Config) error {
 	old := a.reload.config()
-	if c.Egress != old.Egress || c.API != old.API || c.Admin != old.Admin {
-		return fmt.Errorf("%s: egress.address, api.address and admin.address can't change while the agent runs: restart it", a.options.ConfigPath)
+	if restart := config.Diff(old, c).Restart; len(restart) > 0 {
+		return fmt.Errorf("%s: this can't change while the agent runs, restart it: %s", a.options.ConfigPath, strings.Join(restart, "; "))
+	}
+	opened, err := a.registry.prepare(c)
+	if err != nil {
+		return err
 	}
 	if c.Telemetry != old.Telemetry {
 		if err := a.startTelemetry(c); err != nil {
+			opened.close()
 			return err
 		}
 		a.accessLog.setMode(logMode(c.Telemetry.AccessLog))
 	}
-	a.relay.SetTable(a.registry.apply(c))
+	a.relay.SetTable(a.registry.apply(c, opened))
 	return nil
 }
 
@@ -104,7 +110,16 @@ func (a *Agent) parts() []admin.Part {
 	if a.reload.problem != "" {
 		settings.State, settings.Detail = admin.Warning, "the last reload failed, generation "+fmt.Sprint(a.reload.generation)+" stays: "+a.reload.problem
 	}
-	return []admin.Part{egress, {Name: "api", Detail: a.addresses.API}, settings}
+	parts := []admin.Part{egress, {Name: "api", Detail: a.addresses.API}, settings}
+	if a.serving.Load() {
+		for block, why := range a.doors.problems() {
+			parts = append(parts, admin.Part{Name: block + ".tls", State: admin.Warning, Detail: why})
+		}
+		for service, why := range a.registry.problems() {
+			parts = append(parts, admin.Part{Name: "tls of " + service, State: admin.Warning, Detail: why})
+		}
+	}
+	return parts
 }
 
 // metrics answers /metrics with the telemetry of the moment.

@@ -30,9 +30,13 @@ type Config struct {
 	// Egress, API and Admin are the addresses to open: "host:port" or
 	// "unix:PATH".
 	Egress, API, Admin string
-	Services           []Service
-	Unmatched          Unmatched
-	Telemetry          Telemetry
+	// Listeners are what those have beside their address.
+	Listeners Listeners
+	// Limits bound the clients of Egress.
+	Limits    Limits
+	Services  []Service
+	Unmatched Unmatched
+	Telemetry Telemetry
 	// Digest is that of the text; zero for Default.
 	Digest Digest
 }
@@ -46,6 +50,8 @@ type Service struct {
 	// Methods are prefixes. Empty: every method.
 	Methods   []string
 	Endpoints []balancer.Spec
+	// TLS is spoken to the endpoints. nil: plaintext.
+	TLS *TLS
 	// Policy is whole: the defaults with what the service says on top.
 	Policy policy.Policy
 	// MethodPolicies are whole, by method or prefix.
@@ -59,6 +65,8 @@ type Unmatched struct {
 	Dial bool
 	// Policy is what dialled authorities are under: the defaults.
 	Policy policy.Policy
+	// Allow is where dialling may lead. Empty: everywhere that is usual.
+	Allow []DialRule
 }
 
 // AccessLog says which calls are logged.

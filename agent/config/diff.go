@@ -11,9 +11,8 @@ import (
 
 // Changes is what differs between two configurations. The zero value: nothing.
 type Changes struct {
-	// Restart says which addresses differ, such as
-	// "egress.address: 127.0.0.1:7600 → 127.0.0.1:7700". They can't change
-	// while the agent runs.
+	// Restart says what differs that can't change while the agent runs, such as
+	// "egress.address: 127.0.0.1:7600 → 127.0.0.1:7700".
 	Restart []string
 	// Added and Removed are names of services, in the order of their file.
 	Added, Removed []string
@@ -33,6 +32,8 @@ type ServiceChange struct {
 	Match bool
 	// Policy: its policy, or one of its methods' that both have.
 	Policy bool
+	// TLS: how its endpoints are connected.
+	TLS bool
 	// Methods are those whose override came or went.
 	Methods []string
 	// Joined and Left are addresses of endpoints; Reweighed those that both
@@ -48,6 +49,17 @@ func Diff(old, new *Config) Changes {
 	} {
 		if a.old != a.new {
 			c.Restart = append(c.Restart, fmt.Sprintf("%s: %s → %s", a.field, a.old, a.new))
+		}
+	}
+	for _, l := range []struct {
+		field    string
+		old, new any
+	}{
+		{"egress.tls and allow_uids", old.Listeners.Egress, new.Listeners.Egress}, {"api.tls and allow_uids", old.Listeners.API, new.Listeners.API},
+		{"admin.tls and allow_uids", old.Listeners.Admin, new.Listeners.Admin}, {"egress.limits", old.Limits, new.Limits},
+	} {
+		if !reflect.DeepEqual(l.old, l.new) {
+			c.Restart = append(c.Restart, l.field)
 		}
 	}
 	before := make(map[string]*Service, len(old.Services))
@@ -79,6 +91,7 @@ func (s *Service) diff(next *Service) ServiceChange {
 		Name:   s.Name,
 		Match:  !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
 		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
+		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
 	}
 	for method, p := range next.MethodPolicies {
 		if was, both := s.MethodPolicies[method]; !both {
@@ -152,6 +165,9 @@ func (c ServiceChange) String() string {
 	}
 	if c.Policy {
 		says = append(says, "policy")
+	}
+	if c.TLS {
+		says = append(says, "tls")
 	}
 	for _, m := range c.Methods {
 		says = append(says, "method "+m)

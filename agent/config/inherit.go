@@ -36,7 +36,11 @@ func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Poli
 		},
 		Breaker:       breakerPolicy(m.GetCircuitBreaker()),
 		LoadBalancing: algorithms[m.GetLoadBalancing().GetPolicy()],
-		SLA:           targets(m.GetSla()),
+		HTTP: policy.HTTPStatuses{
+			Failures: f.statuses(path+".http.failure_statuses", m.GetHttp().GetFailureStatuses()),
+			Pushback: f.statuses(path+".http.pushback_statuses", m.GetHttp().GetPushbackStatuses()),
+		},
+		SLA: targets(m.GetSla()),
 	}
 	switch tooLong := p.Timeout > 0 && p.PerTryTimeout > p.Timeout; {
 	case tooLong && own.GetPerTryTimeout() != nil:

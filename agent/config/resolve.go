@@ -23,8 +23,14 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Egress:    address(m.GetEgress(), DefaultEgress),
 		API:       address(m.GetApi(), DefaultAPI),
 		Admin:     address(m.GetAdmin(), DefaultAdmin),
-		Unmatched: Unmatched{Dial: m.GetUnmatched().GetMode() == configv1.Unmatched_DIAL, Policy: defaults},
+		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
+		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
+	}
+	c.Listeners = Listeners{
+		Egress: f.listenerOptions("egress", c.Egress, m.GetEgress()),
+		API:    f.listenerOptions("api", c.API, m.GetApi()),
+		Admin:  f.listenerOptions("admin", c.Admin, m.GetAdmin()),
 	}
 	for i, s := range m.GetServices() {
 		c.Services = append(c.Services, f.service(fmt.Sprintf("services[%d]", i), s, inherited))
@@ -38,7 +44,11 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 		Name:           m.GetName(),
 		Methods:        m.GetMatch().GetMethods(),
 		Policy:         p,
+		TLS:            resolveTLS(m.GetTls()),
 		MethodPolicies: make(map[string]policy.Policy, len(m.GetMethods())),
+	}
+	if s.TLS != nil {
+		f.checkTLS(path+".tls", s.TLS, false)
 	}
 	for _, a := range m.GetMatch().GetAuthorities() {
 		s.Authorities = append(s.Authorities, strings.ToLower(a))

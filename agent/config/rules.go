@@ -19,15 +19,20 @@ import (
 // expected says in plain words what a field wants, where its rule is a pattern
 // or a length that only a program reads with ease.
 var expected = map[protoreflect.FullName]string{
-	"outrigger.config.v1.Listener.address":     "want host:port or unix:PATH",
-	"outrigger.config.v1.Endpoint.address":     "want host:port or unix:PATH",
-	"outrigger.config.v1.Service.name":         "want up to 128 letters, digits and . _ : - with a letter or digit at both ends",
-	"outrigger.config.v1.Service.endpoints":    `want where its calls go, such as endpoints: {static: [{address: "127.0.0.1:50051"}]}`,
-	"outrigger.config.v1.Match.authorities":    "want a host or host:port without scheme, path or wildcard",
-	"outrigger.config.v1.Match.methods":        "want a prefix of /package.Service/Method, such as /helloworld.Greeter/",
-	"outrigger.config.v1.MethodPolicy.method":  "want /package.Service/Method, or /package.Service/ for all of a service's",
-	"outrigger.config.v1.MethodPolicy.policy":  "want what differs for the method, such as policy: {timeout: 30s}",
-	"outrigger.config.v1.LatencyTarget.target": "want how long the calls take at most, such as target: 200ms",
+	"outrigger.config.v1.Listener.address":       "want host:port or unix:PATH",
+	"outrigger.config.v1.Endpoint.address":       "want host:port or unix:PATH",
+	"outrigger.config.v1.Service.name":           "want up to 128 letters, digits and . _ : - with a letter or digit at both ends",
+	"outrigger.config.v1.Service.endpoints":      `want where its calls go, such as endpoints: {static: [{address: "127.0.0.1:50051"}]}`,
+	"outrigger.config.v1.Match.authorities":      "want a host or host:port without scheme, path or wildcard",
+	"outrigger.config.v1.Match.methods":          "want a prefix of /package.Service/Method, such as /helloworld.Greeter/",
+	"outrigger.config.v1.MethodPolicy.method":    "want /package.Service/Method, or /package.Service/ for all of a service's",
+	"outrigger.config.v1.MethodPolicy.policy":    "want what differs for the method, such as policy: {timeout: 30s}",
+	"outrigger.config.v1.Tls.min_version":        "want \"1.2\" or \"1.3\"",
+	"outrigger.config.v1.DialAllow.cidr":         "want an address or a range such as 10.0.0.0/8",
+	"outrigger.config.v1.DialAllow.ports":        "want a port or a range such as \"8000-9000\"",
+	"outrigger.config.v1.Http.failure_statuses":  "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
+	"outrigger.config.v1.Http.pushback_statuses": "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
+	"outrigger.config.v1.LatencyTarget.target":   "want how long the calls take at most, such as target: 200ms",
 }
 
 // rules holds the message against those of the proto files.

@@ -76,7 +76,7 @@ func (x Unmatched_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Unmatched_Mode.Descriptor instead.
 func (Unmatched_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{10, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // What is logged.
@@ -133,7 +133,7 @@ func (x AccessLog_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccessLog_Mode.Descriptor instead.
 func (AccessLog_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // Config is the whole file.
@@ -259,7 +259,15 @@ type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "host:port" or "unix:PATH". Port 0 picks a free one. Default
 	// 127.0.0.1:7600 (egress), 127.0.0.1:7601 (api), 127.0.0.1:7602 (admin).
-	Address       *string `protobuf:"bytes,1,opt,name=address,proto3,oneof" json:"address,omitempty"`
+	Address *string `protobuf:"bytes,1,opt,name=address,proto3,oneof" json:"address,omitempty"`
+	// TLS for those who connect. Default: plaintext.
+	Tls *Tls `protobuf:"bytes,2,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Whether plaintext on an address that others can reach is meant.
+	Insecure *bool `protobuf:"varint,3,opt,name=insecure,proto3,oneof" json:"insecure,omitempty"`
+	// Users that may connect to a unix socket beside the agent's own.
+	AllowUids []uint32 `protobuf:"varint,4,rep,packed,name=allow_uids,json=allowUids,proto3" json:"allow_uids,omitempty"`
+	// Bounds. Of egress only.
+	Limits        *Limits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -301,6 +309,471 @@ func (x *Listener) GetAddress() string {
 	return ""
 }
 
+func (x *Listener) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Listener) GetInsecure() bool {
+	if x != nil && x.Insecure != nil {
+		return *x.Insecure
+	}
+	return false
+}
+
+func (x *Listener) GetAllowUids() []uint32 {
+	if x != nil {
+		return x.AllowUids
+	}
+	return nil
+}
+
+func (x *Listener) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// Limits bound what clients can make the agent hold or do. Who passes one is
+// cut off or turned away, counted and logged.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Clients at once. Default 10000.
+	Connections *uint32 `protobuf:"varint,1,opt,name=connections,proto3,oneof" json:"connections,omitempty"`
+	// Of those, from one address. Default 1024.
+	ConnectionsPerPeer *uint32 `protobuf:"varint,2,opt,name=connections_per_peer,json=connectionsPerPeer,proto3,oneof" json:"connections_per_peer,omitempty"`
+	// Calls in flight on one connection. Default 10000.
+	StreamsPerConnection *uint32 `protobuf:"varint,3,opt,name=streams_per_connection,json=streamsPerConnection,proto3,oneof" json:"streams_per_connection,omitempty"`
+	// The longest header list. Default 65536.
+	HeaderListBytes *uint32 `protobuf:"varint,4,opt,name=header_list_bytes,json=headerListBytes,proto3,oneof" json:"header_list_bytes,omitempty"`
+	// What of one stream and direction may wait in the agent. Default 262144.
+	StreamWindowBytes *uint32 `protobuf:"varint,5,opt,name=stream_window_bytes,json=streamWindowBytes,proto3,oneof" json:"stream_window_bytes,omitempty"`
+	// The receive window of a connection. Default 16777216.
+	ConnectionWindowBytes *uint32 `protobuf:"varint,6,opt,name=connection_window_bytes,json=connectionWindowBytes,proto3,oneof" json:"connection_window_bytes,omitempty"`
+	// What of all streams together may wait. Default 67108864.
+	BufferedBytes *uint64 `protobuf:"varint,7,opt,name=buffered_bytes,json=bufferedBytes,proto3,oneof" json:"buffered_bytes,omitempty"`
+	// How much of a request is kept so that it can be sent again. Default 262144.
+	ReplayBytes *uint32 `protobuf:"varint,8,opt,name=replay_bytes,json=replayBytes,proto3,oneof" json:"replay_bytes,omitempty"`
+	// How long a client may take to say what it speaks. Default 4s.
+	PrefaceTimeout *durationpb.Duration `protobuf:"bytes,9,opt,name=preface_timeout,json=prefaceTimeout,proto3" json:"preface_timeout,omitempty"`
+	// How long a client may take over a header block that it began. Default 4s.
+	HeaderTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=header_timeout,json=headerTimeout,proto3" json:"header_timeout,omitempty"`
+	// Frames that move no call: PING, SETTINGS, PRIORITY, empty DATA and the
+	// like. Default burst 2000, per_second 500.
+	ControlFrames *Rate `protobuf:"bytes,11,opt,name=control_frames,json=controlFrames,proto3" json:"control_frames,omitempty"`
+	// Resets of streams by the client; one that follows right after its request
+	// counts for ten. Default burst 2000, per_second 500.
+	Resets *Rate `protobuf:"bytes,12,opt,name=resets,proto3" json:"resets,omitempty"`
+	// Clients that take next to nothing of much that waits for them.
+	Stalled *Stalled `protobuf:"bytes,13,opt,name=stalled,proto3" json:"stalled,omitempty"`
+	// Connections to one endpoint. Default 8.
+	UpstreamConnections *uint32 `protobuf:"varint,14,opt,name=upstream_connections,json=upstreamConnections,proto3,oneof" json:"upstream_connections,omitempty"`
+	// Calls that may wait for a connection to one endpoint. Default 1024.
+	WaitingCalls  *uint32 `protobuf:"varint,15,opt,name=waiting_calls,json=waitingCalls,proto3,oneof" json:"waiting_calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Limits) GetConnections() uint32 {
+	if x != nil && x.Connections != nil {
+		return *x.Connections
+	}
+	return 0
+}
+
+func (x *Limits) GetConnectionsPerPeer() uint32 {
+	if x != nil && x.ConnectionsPerPeer != nil {
+		return *x.ConnectionsPerPeer
+	}
+	return 0
+}
+
+func (x *Limits) GetStreamsPerConnection() uint32 {
+	if x != nil && x.StreamsPerConnection != nil {
+		return *x.StreamsPerConnection
+	}
+	return 0
+}
+
+func (x *Limits) GetHeaderListBytes() uint32 {
+	if x != nil && x.HeaderListBytes != nil {
+		return *x.HeaderListBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetStreamWindowBytes() uint32 {
+	if x != nil && x.StreamWindowBytes != nil {
+		return *x.StreamWindowBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetConnectionWindowBytes() uint32 {
+	if x != nil && x.ConnectionWindowBytes != nil {
+		return *x.ConnectionWindowBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetBufferedBytes() uint64 {
+	if x != nil && x.BufferedBytes != nil {
+		return *x.BufferedBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetReplayBytes() uint32 {
+	if x != nil && x.ReplayBytes != nil {
+		return *x.ReplayBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetPrefaceTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PrefaceTimeout
+	}
+	return nil
+}
+
+func (x *Limits) GetHeaderTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.HeaderTimeout
+	}
+	return nil
+}
+
+func (x *Limits) GetControlFrames() *Rate {
+	if x != nil {
+		return x.ControlFrames
+	}
+	return nil
+}
+
+func (x *Limits) GetResets() *Rate {
+	if x != nil {
+		return x.Resets
+	}
+	return nil
+}
+
+func (x *Limits) GetStalled() *Stalled {
+	if x != nil {
+		return x.Stalled
+	}
+	return nil
+}
+
+func (x *Limits) GetUpstreamConnections() uint32 {
+	if x != nil && x.UpstreamConnections != nil {
+		return *x.UpstreamConnections
+	}
+	return 0
+}
+
+func (x *Limits) GetWaitingCalls() uint32 {
+	if x != nil && x.WaitingCalls != nil {
+		return *x.WaitingCalls
+	}
+	return 0
+}
+
+// Rate is how much of something may come.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At once. Default 2000.
+	Burst *uint32 `protobuf:"varint,1,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
+	// After that. Default 500.
+	PerSecond     *uint32 `protobuf:"varint,2,opt,name=per_second,json=perSecond,proto3,oneof" json:"per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Rate) GetBurst() uint32 {
+	if x != nil && x.Burst != nil {
+		return *x.Burst
+	}
+	return 0
+}
+
+func (x *Rate) GetPerSecond() uint32 {
+	if x != nil && x.PerSecond != nil {
+		return *x.PerSecond
+	}
+	return 0
+}
+
+// Stalled says when a client counts as stalled.
+type Stalled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much waits for it. Default 4194304.
+	Bytes *uint32 `protobuf:"varint,1,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
+	// For how long it took next to nothing. Default 3s.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stalled) Reset() {
+	*x = Stalled{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stalled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stalled) ProtoMessage() {}
+
+func (x *Stalled) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stalled.ProtoReflect.Descriptor instead.
+func (*Stalled) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Stalled) GetBytes() uint32 {
+	if x != nil && x.Bytes != nil {
+		return *x.Bytes
+	}
+	return 0
+}
+
+func (x *Stalled) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// Tls says who the agent is to its peer, and whom it trusts there. Files are
+// watched: a new pair is used from the next connection on, a broken one is
+// reported and the old one stays.
+type Tls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificate chain, PEM. Together with key_file.
+	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	// Its key, PEM.
+	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	// What the peer's certificate must come from, PEM. Of a service; default the
+	// system's roots. Of a listener: clients must show a certificate; default
+	// they need none.
+	CaFile string `protobuf:"bytes,3,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	// The name that the endpoints' certificates must have. Default: the host of
+	// the endpoint's address. Not of a listener.
+	ServerName string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// The oldest version: 1.2 or 1.3. Default 1.2.
+	MinVersion *string `protobuf:"bytes,5,opt,name=min_version,json=minVersion,proto3,oneof" json:"min_version,omitempty"`
+	// Certificate and trust from SPIFFE instead of files.
+	Spiffe *Spiffe `protobuf:"bytes,6,opt,name=spiffe,proto3" json:"spiffe,omitempty"`
+	// SPIFFE IDs that the peer may have: "spiffe://domain/path", or
+	// "spiffe://domain" for all of a trust domain.
+	AllowedIds    []string `protobuf:"bytes,7,rep,name=allowed_ids,json=allowedIds,proto3" json:"allowed_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tls) Reset() {
+	*x = Tls{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tls) ProtoMessage() {}
+
+func (x *Tls) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tls.ProtoReflect.Descriptor instead.
+func (*Tls) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Tls) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *Tls) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *Tls) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *Tls) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Tls) GetMinVersion() string {
+	if x != nil && x.MinVersion != nil {
+		return *x.MinVersion
+	}
+	return ""
+}
+
+func (x *Tls) GetSpiffe() *Spiffe {
+	if x != nil {
+		return x.Spiffe
+	}
+	return nil
+}
+
+func (x *Tls) GetAllowedIds() []string {
+	if x != nil {
+		return x.AllowedIds
+	}
+	return nil
+}
+
+// Spiffe is where the agent gets its SVID from.
+type Spiffe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Workload API, such as unix:///run/spire/agent.sock.
+	Socket        string `protobuf:"bytes,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spiffe) Reset() {
+	*x = Spiffe{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spiffe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spiffe) ProtoMessage() {}
+
+func (x *Spiffe) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spiffe.ProtoReflect.Descriptor instead.
+func (*Spiffe) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Spiffe) GetSocket() string {
+	if x != nil {
+		return x.Socket
+	}
+	return ""
+}
+
 // Service is something that apps call.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -313,14 +786,16 @@ type Service struct {
 	// What differs from the defaults, field by field.
 	Policy *Policy `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
 	// What differs from policy for single methods, field by field.
-	Methods       []*MethodPolicy `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
+	Methods []*MethodPolicy `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
+	// TLS to the endpoints. Default: plaintext.
+	Tls           *Tls `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -332,7 +807,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -345,7 +820,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Service) GetName() string {
@@ -383,6 +858,13 @@ func (x *Service) GetMethods() []*MethodPolicy {
 	return nil
 }
 
+func (x *Service) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // Match says which calls go to a service. Both lists given: both must match.
 type Match struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,7 +881,7 @@ type Match struct {
 
 func (x *Match) Reset() {
 	*x = Match{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +893,7 @@ func (x *Match) String() string {
 func (*Match) ProtoMessage() {}
 
 func (x *Match) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +906,7 @@ func (x *Match) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Match.ProtoReflect.Descriptor instead.
 func (*Match) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Match) GetAuthorities() []string {
@@ -458,7 +940,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +952,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +965,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Endpoints) GetStatic() []*Endpoint {
@@ -529,7 +1011,7 @@ type DnsEndpoints struct {
 
 func (x *DnsEndpoints) Reset() {
 	*x = DnsEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +1023,7 @@ func (x *DnsEndpoints) String() string {
 func (*DnsEndpoints) ProtoMessage() {}
 
 func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +1036,7 @@ func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsEndpoints.ProtoReflect.Descriptor instead.
 func (*DnsEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DnsEndpoints) GetHost() string {
@@ -589,7 +1071,7 @@ type FileEndpoints struct {
 
 func (x *FileEndpoints) Reset() {
 	*x = FileEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +1083,7 @@ func (x *FileEndpoints) String() string {
 func (*FileEndpoints) ProtoMessage() {}
 
 func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +1096,7 @@ func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEndpoints.ProtoReflect.Descriptor instead.
 func (*FileEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FileEndpoints) GetPath() string {
@@ -639,7 +1121,7 @@ type KubernetesEndpoints struct {
 
 func (x *KubernetesEndpoints) Reset() {
 	*x = KubernetesEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +1133,7 @@ func (x *KubernetesEndpoints) String() string {
 func (*KubernetesEndpoints) ProtoMessage() {}
 
 func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1146,7 @@ func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesEndpoints.ProtoReflect.Descriptor instead.
 func (*KubernetesEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KubernetesEndpoints) GetNamespace() string {
@@ -703,7 +1185,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +1197,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +1210,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -765,7 +1247,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +1259,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +1272,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MethodPolicy) GetMethod() string {
@@ -811,14 +1293,17 @@ func (x *MethodPolicy) GetPolicy() *Policy {
 type Unmatched struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default REJECT; DIAL where the agent runs without a file.
-	Mode          Unmatched_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=outrigger.config.v1.Unmatched_Mode" json:"mode,omitempty"`
+	Mode Unmatched_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=outrigger.config.v1.Unmatched_Mode" json:"mode,omitempty"`
+	// Where DIAL and CONNECT may lead. Empty: everywhere but to link-local,
+	// multicast and metadata addresses. Never to the agent itself.
+	DialAllow     []*DialAllow `protobuf:"bytes,2,rep,name=dial_allow,json=dialAllow,proto3" json:"dial_allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Unmatched) Reset() {
 	*x = Unmatched{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1315,7 @@ func (x *Unmatched) String() string {
 func (*Unmatched) ProtoMessage() {}
 
 func (x *Unmatched) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1328,7 @@ func (x *Unmatched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unmatched.ProtoReflect.Descriptor instead.
 func (*Unmatched) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Unmatched) GetMode() Unmatched_Mode {
@@ -851,6 +1336,68 @@ func (x *Unmatched) GetMode() Unmatched_Mode {
 		return x.Mode
 	}
 	return Unmatched_MODE_UNSPECIFIED
+}
+
+func (x *Unmatched) GetDialAllow() []*DialAllow {
+	if x != nil {
+		return x.DialAllow
+	}
+	return nil
+}
+
+// DialAllow is a range of addresses that may be dialled.
+type DialAllow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An address, or a range such as 10.0.0.0/8.
+	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`
+	// Ports, such as "443" or "8000-9000". Default: every port.
+	Ports         []string `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialAllow) Reset() {
+	*x = DialAllow{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialAllow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialAllow) ProtoMessage() {}
+
+func (x *DialAllow) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialAllow.ProtoReflect.Descriptor instead.
+func (*DialAllow) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DialAllow) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *DialAllow) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
 }
 
 // Tasks configures the task executor.
@@ -868,7 +1415,7 @@ type Tasks struct {
 
 func (x *Tasks) Reset() {
 	*x = Tasks{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1427,7 @@ func (x *Tasks) String() string {
 func (*Tasks) ProtoMessage() {}
 
 func (x *Tasks) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1440,7 @@ func (x *Tasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tasks.ProtoReflect.Descriptor instead.
 func (*Tasks) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Tasks) GetStore() *TaskStore {
@@ -928,7 +1475,7 @@ type TaskStore struct {
 
 func (x *TaskStore) Reset() {
 	*x = TaskStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1487,7 @@ func (x *TaskStore) String() string {
 func (*TaskStore) ProtoMessage() {}
 
 func (x *TaskStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1500,7 @@ func (x *TaskStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStore.ProtoReflect.Descriptor instead.
 func (*TaskStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TaskStore) GetSqlite() *SqliteStore {
@@ -974,7 +1521,7 @@ type SqliteStore struct {
 
 func (x *SqliteStore) Reset() {
 	*x = SqliteStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1533,7 @@ func (x *SqliteStore) String() string {
 func (*SqliteStore) ProtoMessage() {}
 
 func (x *SqliteStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1546,7 @@ func (x *SqliteStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqliteStore.ProtoReflect.Descriptor instead.
 func (*SqliteStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SqliteStore) GetPath() string {
@@ -1020,7 +1567,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1579,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1592,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *State) GetDir() string {
@@ -1072,7 +1619,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1631,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1644,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Telemetry) GetOtlp() *Otlp {
@@ -1141,7 +1688,7 @@ type Otlp struct {
 
 func (x *Otlp) Reset() {
 	*x = Otlp{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1700,7 @@ func (x *Otlp) String() string {
 func (*Otlp) ProtoMessage() {}
 
 func (x *Otlp) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1713,7 @@ func (x *Otlp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Otlp.ProtoReflect.Descriptor instead.
 func (*Otlp) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Otlp) GetEndpoint() string {
@@ -1188,7 +1735,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1747,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1760,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Traces) GetSampleRatio() float64 {
@@ -1234,7 +1781,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1793,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1806,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AccessLog) GetMode() AccessLog_Mode {
@@ -1283,18 +1830,81 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\tunmatched\x18\x06 \x01(\v2\x1e.outrigger.config.v1.UnmatchedR\tunmatched\x120\n" +
 	"\x05tasks\x18\a \x01(\v2\x1a.outrigger.config.v1.TasksR\x05tasks\x120\n" +
 	"\x05state\x18\b \x01(\v2\x1a.outrigger.config.v1.StateR\x05state\x12<\n" +
-	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\"A\n" +
+	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\"\xfa\x01\n" +
 	"\bListener\x12)\n" +
 	"\aaddress\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xff\x01H\x00R\aaddress\x88\x01\x01B\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01H\x00R\aaddress\x88\x01\x01\x12*\n" +
+	"\x03tls\x18\x02 \x01(\v2\x18.outrigger.config.v1.TlsR\x03tls\x12\x1f\n" +
+	"\binsecure\x18\x03 \x01(\bH\x01R\binsecure\x88\x01\x01\x12(\n" +
 	"\n" +
-	"\b_address\"\xcc\x02\n" +
+	"allow_uids\x18\x04 \x03(\rB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tallowUids\x123\n" +
+	"\x06limits\x18\x05 \x01(\v2\x1b.outrigger.config.v1.LimitsR\x06limitsB\n" +
+	"\n" +
+	"\b_addressB\v\n" +
+	"\t_insecure\"\xc1\t\n" +
+	"\x06Limits\x122\n" +
+	"\vconnections\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x00R\vconnections\x88\x01\x01\x12B\n" +
+	"\x14connections_per_peer\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x01R\x12connectionsPerPeer\x88\x01\x01\x12F\n" +
+	"\x16streams_per_connection\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x02R\x14streamsPerConnection\x88\x01\x01\x12=\n" +
+	"\x11header_list_bytes\x18\x04 \x01(\rB\f\xbaH\t*\a\x18\x80\x80@(\x80 H\x03R\x0fheaderListBytes\x88\x01\x01\x12C\n" +
+	"\x13stream_window_bytes\x18\x05 \x01(\rB\x0e\xbaH\v*\t\x18\x80\x80\x80\b(\x80\x80\x01H\x04R\x11streamWindowBytes\x88\x01\x01\x12L\n" +
+	"\x17connection_window_bytes\x18\x06 \x01(\rB\x0f\xbaH\f*\n" +
+	"\x18\x80\x80\x80\x80\x04(\x80\x80\x04H\x05R\x15connectionWindowBytes\x88\x01\x01\x12<\n" +
+	"\x0ebuffered_bytes\x18\a \x01(\x04B\x10\xbaH\r2\v\x18\x80\x80\x80\x80\x80\x02(\x80\x80@H\x06R\rbufferedBytes\x88\x01\x01\x124\n" +
+	"\freplay_bytes\x18\b \x01(\rB\f\xbaH\t*\a\x18\x80\x80\x80 (\x01H\aR\vreplayBytes\x88\x01\x01\x12V\n" +
+	"\x0fpreface_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x0eprefaceTimeout\x12T\n" +
+	"\x0eheader_timeout\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\rheaderTimeout\x12@\n" +
+	"\x0econtrol_frames\x18\v \x01(\v2\x19.outrigger.config.v1.RateR\rcontrolFrames\x121\n" +
+	"\x06resets\x18\f \x01(\v2\x19.outrigger.config.v1.RateR\x06resets\x126\n" +
+	"\astalled\x18\r \x01(\v2\x1c.outrigger.config.v1.StalledR\astalled\x12B\n" +
+	"\x14upstream_connections\x18\x0e \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\x80\b(\x01H\bR\x13upstreamConnections\x88\x01\x01\x125\n" +
+	"\rwaiting_calls\x18\x0f \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\tR\fwaitingCalls\x88\x01\x01B\x0e\n" +
+	"\f_connectionsB\x17\n" +
+	"\x15_connections_per_peerB\x19\n" +
+	"\x17_streams_per_connectionB\x14\n" +
+	"\x12_header_list_bytesB\x16\n" +
+	"\x14_stream_window_bytesB\x1a\n" +
+	"\x18_connection_window_bytesB\x11\n" +
+	"\x0f_buffered_bytesB\x0f\n" +
+	"\r_replay_bytesB\x17\n" +
+	"\x15_upstream_connectionsB\x10\n" +
+	"\x0e_waiting_calls\"z\n" +
+	"\x04Rate\x12'\n" +
+	"\x05burst\x18\x01 \x01(\rB\f\xbaH\t*\a\x18\x80\xad\xe2\x04(\x01H\x00R\x05burst\x88\x01\x01\x120\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\rB\f\xbaH\t*\a\x18\x80\xad\xe2\x04(\x01H\x01R\tperSecond\x88\x01\x01B\b\n" +
+	"\x06_burstB\r\n" +
+	"\v_per_second\"\x88\x01\n" +
+	"\aStalled\x12*\n" +
+	"\x05bytes\x18\x01 \x01(\rB\x0f\xbaH\f*\n" +
+	"\x18\x80\x80\x80\x80\x04(\x80\x80\x04H\x00R\x05bytes\x88\x01\x01\x12G\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\atimeoutB\b\n" +
+	"\x06_bytes\"\xd0\x02\n" +
+	"\x03Tls\x12%\n" +
+	"\tcert_file\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bcertFile\x12#\n" +
+	"\bkey_file\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\akeyFile\x12!\n" +
+	"\aca_file\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x06caFile\x12)\n" +
+	"\vserver_name\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\n" +
+	"serverName\x125\n" +
+	"\vmin_version\x18\x05 \x01(\tB\x0f\xbaH\fr\n" +
+	"R\x031.2R\x031.3H\x00R\n" +
+	"minVersion\x88\x01\x01\x123\n" +
+	"\x06spiffe\x18\x06 \x01(\v2\x1b.outrigger.config.v1.SpiffeR\x06spiffe\x123\n" +
+	"\vallowed_ids\x18\a \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xe8\a\"\ar\x05\x10\x01\x18\x80\x10R\n" +
+	"allowedIdsB\x0e\n" +
+	"\f_min_version\",\n" +
+	"\x06Spiffe\x12\"\n" +
+	"\x06socket\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x06socket\"\xf8\x02\n" +
 	"\aService\x12L\n" +
 	"\x04name\x18\x01 \x01(\tB8\xbaH5r321^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$R\x04name\x120\n" +
 	"\x05match\x18\x02 \x01(\v2\x1a.outrigger.config.v1.MatchR\x05match\x12D\n" +
 	"\tendpoints\x18\x03 \x01(\v2\x1e.outrigger.config.v1.EndpointsB\x06\xbaH\x03\xc8\x01\x01R\tendpoints\x123\n" +
 	"\x06policy\x18\x04 \x01(\v2\x1b.outrigger.config.v1.PolicyR\x06policy\x12F\n" +
-	"\amethods\x18\x05 \x03(\v2!.outrigger.config.v1.MethodPolicyB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\amethods\"\xb7\x01\n" +
+	"\amethods\x18\x05 \x03(\v2!.outrigger.config.v1.MethodPolicyB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\amethods\x12*\n" +
+	"\x03tls\x18\x06 \x01(\v2\x18.outrigger.config.v1.TlsR\x03tls\"\xb7\x01\n" +
 	"\x05Match\x12L\n" +
 	"\vauthorities\x18\x01 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d\x18\xff\x012\x18^[A-Za-z0-9._:%~\\[\\]-]+$R\vauthorities\x12`\n" +
 	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xad\x02\n" +
@@ -1332,14 +1942,19 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\a_weight\"\x91\x01\n" +
 	"\fMethodPolicy\x12D\n" +
 	"\x06method\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x042\"^/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*$R\x06method\x12;\n" +
-	"\x06policy\x18\x02 \x01(\v2\x1b.outrigger.config.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01R\x06policy\"\x82\x01\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1b.outrigger.config.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01R\x06policy\"\xcc\x01\n" +
 	"\tUnmatched\x12A\n" +
-	"\x04mode\x18\x01 \x01(\x0e2#.outrigger.config.v1.Unmatched.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"2\n" +
+	"\x04mode\x18\x01 \x01(\x0e2#.outrigger.config.v1.Unmatched.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12H\n" +
+	"\n" +
+	"dial_allow\x18\x02 \x03(\v2\x1e.outrigger.config.v1.DialAllowB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tdialAllow\"2\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06REJECT\x10\x01\x12\b\n" +
-	"\x04DIAL\x10\x02\"\xc1\x01\n" +
+	"\x04DIAL\x10\x02\"k\n" +
+	"\tDialAllow\x12\x1d\n" +
+	"\x04cidr\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04cidr\x12?\n" +
+	"\x05ports\x18\x02 \x03(\tB)\xbaH&\x92\x01#\x10\xe8\a\"\x1er\x1c2\x1a^[0-9]{1,5}(-[0-9]{1,5})?$R\x05ports\"\xc1\x01\n" +
 	"\x05Tasks\x124\n" +
 	"\x05store\x18\x01 \x01(\v2\x1e.outrigger.config.v1.TaskStoreR\x05store\x128\n" +
 	"\x0equeue_capacity\x18\x02 \x01(\rB\f\xbaH\t*\a\x18\x80\xc2\xd7/(\x01H\x00R\rqueueCapacity\x88\x01\x01\x12)\n" +
@@ -1393,64 +2008,81 @@ func file_outrigger_config_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(Unmatched_Mode)(0),         // 0: outrigger.config.v1.Unmatched.Mode
 	(AccessLog_Mode)(0),         // 1: outrigger.config.v1.AccessLog.Mode
 	(*Config)(nil),              // 2: outrigger.config.v1.Config
 	(*Listener)(nil),            // 3: outrigger.config.v1.Listener
-	(*Service)(nil),             // 4: outrigger.config.v1.Service
-	(*Match)(nil),               // 5: outrigger.config.v1.Match
-	(*Endpoints)(nil),           // 6: outrigger.config.v1.Endpoints
-	(*DnsEndpoints)(nil),        // 7: outrigger.config.v1.DnsEndpoints
-	(*FileEndpoints)(nil),       // 8: outrigger.config.v1.FileEndpoints
-	(*KubernetesEndpoints)(nil), // 9: outrigger.config.v1.KubernetesEndpoints
-	(*Endpoint)(nil),            // 10: outrigger.config.v1.Endpoint
-	(*MethodPolicy)(nil),        // 11: outrigger.config.v1.MethodPolicy
-	(*Unmatched)(nil),           // 12: outrigger.config.v1.Unmatched
-	(*Tasks)(nil),               // 13: outrigger.config.v1.Tasks
-	(*TaskStore)(nil),           // 14: outrigger.config.v1.TaskStore
-	(*SqliteStore)(nil),         // 15: outrigger.config.v1.SqliteStore
-	(*State)(nil),               // 16: outrigger.config.v1.State
-	(*Telemetry)(nil),           // 17: outrigger.config.v1.Telemetry
-	(*Otlp)(nil),                // 18: outrigger.config.v1.Otlp
-	(*Traces)(nil),              // 19: outrigger.config.v1.Traces
-	(*AccessLog)(nil),           // 20: outrigger.config.v1.AccessLog
-	(*Policy)(nil),              // 21: outrigger.config.v1.Policy
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(*Limits)(nil),              // 4: outrigger.config.v1.Limits
+	(*Rate)(nil),                // 5: outrigger.config.v1.Rate
+	(*Stalled)(nil),             // 6: outrigger.config.v1.Stalled
+	(*Tls)(nil),                 // 7: outrigger.config.v1.Tls
+	(*Spiffe)(nil),              // 8: outrigger.config.v1.Spiffe
+	(*Service)(nil),             // 9: outrigger.config.v1.Service
+	(*Match)(nil),               // 10: outrigger.config.v1.Match
+	(*Endpoints)(nil),           // 11: outrigger.config.v1.Endpoints
+	(*DnsEndpoints)(nil),        // 12: outrigger.config.v1.DnsEndpoints
+	(*FileEndpoints)(nil),       // 13: outrigger.config.v1.FileEndpoints
+	(*KubernetesEndpoints)(nil), // 14: outrigger.config.v1.KubernetesEndpoints
+	(*Endpoint)(nil),            // 15: outrigger.config.v1.Endpoint
+	(*MethodPolicy)(nil),        // 16: outrigger.config.v1.MethodPolicy
+	(*Unmatched)(nil),           // 17: outrigger.config.v1.Unmatched
+	(*DialAllow)(nil),           // 18: outrigger.config.v1.DialAllow
+	(*Tasks)(nil),               // 19: outrigger.config.v1.Tasks
+	(*TaskStore)(nil),           // 20: outrigger.config.v1.TaskStore
+	(*SqliteStore)(nil),         // 21: outrigger.config.v1.SqliteStore
+	(*State)(nil),               // 22: outrigger.config.v1.State
+	(*Telemetry)(nil),           // 23: outrigger.config.v1.Telemetry
+	(*Otlp)(nil),                // 24: outrigger.config.v1.Otlp
+	(*Traces)(nil),              // 25: outrigger.config.v1.Traces
+	(*AccessLog)(nil),           // 26: outrigger.config.v1.AccessLog
+	(*Policy)(nil),              // 27: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
 	3,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
 	3,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
 	3,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
-	21, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
-	4,  // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
-	12, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
-	13, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
-	16, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
-	17, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
-	5,  // 9: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
-	6,  // 10: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
-	21, // 11: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
-	11, // 12: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
-	10, // 13: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
-	7,  // 14: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
-	8,  // 15: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
-	9,  // 16: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	22, // 17: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
-	21, // 18: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
-	0,  // 19: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	14, // 20: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	15, // 21: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	18, // 22: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	19, // 23: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	20, // 24: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 25: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	27, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
+	9,  // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
+	17, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
+	19, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
+	22, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
+	23, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
+	7,  // 9: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
+	4,  // 10: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
+	28, // 11: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
+	28, // 12: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	5,  // 13: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
+	5,  // 14: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
+	6,  // 15: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
+	28, // 16: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
+	8,  // 17: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
+	10, // 18: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
+	11, // 19: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
+	27, // 20: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
+	16, // 21: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
+	7,  // 22: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
+	15, // 23: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
+	12, // 24: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
+	13, // 25: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
+	14, // 26: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
+	28, // 27: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	27, // 28: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	0,  // 29: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
+	18, // 30: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
+	20, // 31: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	21, // 32: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	24, // 33: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	25, // 34: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	26, // 35: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	1,  // 36: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -1460,18 +2092,22 @@ func file_outrigger_config_v1_config_proto_init() {
 	}
 	file_outrigger_config_v1_policy_proto_init()
 	file_outrigger_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[8].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[3].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_config_proto_rawDesc), len(file_outrigger_config_v1_config_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -135,7 +135,7 @@ func (x CircuitBreaker_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CircuitBreaker_Scope.Descriptor instead.
 func (CircuitBreaker_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{6, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // The algorithm.
@@ -208,7 +208,7 @@ func (x LoadBalancing_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Algorithm.Descriptor instead.
 func (LoadBalancing_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{11, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // When.
@@ -265,7 +265,7 @@ func (x Defer_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Defer_Mode.Descriptor instead.
 func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Policy says what a service's calls are under. A field that is not written is
@@ -301,7 +301,9 @@ type Policy struct {
 	// Hands calls to the task executor.
 	Defer *Defer `protobuf:"bytes,14,opt,name=defer,proto3" json:"defer,omitempty"`
 	// What was promised; measured, never enforced.
-	Sla           *Sla `protobuf:"bytes,15,opt,name=sla,proto3" json:"sla,omitempty"`
+	Sla *Sla `protobuf:"bytes,15,opt,name=sla,proto3" json:"sla,omitempty"`
+	// What the statuses of plain HTTP answers mean.
+	Http          *Http `protobuf:"bytes,16,opt,name=http,proto3" json:"http,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +443,68 @@ func (x *Policy) GetSla() *Sla {
 	return nil
 }
 
+func (x *Policy) GetHttp() *Http {
+	if x != nil {
+		return x.Http
+	}
+	return nil
+}
+
+// Http sorts the statuses of plain HTTP answers. A list replaces its default.
+type Http struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failures of the server: "503", "5xx" or "201-599". Default 5xx.
+	FailureStatuses []string `protobuf:"bytes,1,rep,name=failure_statuses,json=failureStatuses,proto3" json:"failure_statuses,omitempty"`
+	// Pushback, which asks for less and is no failure. Default 429.
+	PushbackStatuses []string `protobuf:"bytes,2,rep,name=pushback_statuses,json=pushbackStatuses,proto3" json:"pushback_statuses,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Http) Reset() {
+	*x = Http{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Http) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Http) ProtoMessage() {}
+
+func (x *Http) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Http.ProtoReflect.Descriptor instead.
+func (*Http) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Http) GetFailureStatuses() []string {
+	if x != nil {
+		return x.FailureStatuses
+	}
+	return nil
+}
+
+func (x *Http) GetPushbackStatuses() []string {
+	if x != nil {
+		return x.PushbackStatuses
+	}
+	return nil
+}
+
 // Stream bounds streams.
 type Stream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -456,7 +520,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +532,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +545,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{1}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Stream) GetIdleTimeout() *durationpb.Duration {
@@ -517,7 +581,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +593,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +606,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Retry) GetMaxAttempts() uint32 {
@@ -593,7 +657,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +669,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +682,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Backoff) GetBase() *durationpb.Duration {
@@ -648,7 +712,7 @@ type RetryBudget struct {
 
 func (x *RetryBudget) Reset() {
 	*x = RetryBudget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +724,7 @@ func (x *RetryBudget) String() string {
 func (*RetryBudget) ProtoMessage() {}
 
 func (x *RetryBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +737,7 @@ func (x *RetryBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
 func (*RetryBudget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RetryBudget) GetRatio() float64 {
@@ -705,7 +769,7 @@ type Hedge struct {
 
 func (x *Hedge) Reset() {
 	*x = Hedge{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +781,7 @@ func (x *Hedge) String() string {
 func (*Hedge) ProtoMessage() {}
 
 func (x *Hedge) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +794,7 @@ func (x *Hedge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hedge.ProtoReflect.Descriptor instead.
 func (*Hedge) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Hedge) GetDelay() *durationpb.Duration {
@@ -785,7 +849,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +861,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +874,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CircuitBreaker) GetScope() CircuitBreaker_Scope {
@@ -884,7 +948,7 @@ type FailureRate struct {
 
 func (x *FailureRate) Reset() {
 	*x = FailureRate{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +960,7 @@ func (x *FailureRate) String() string {
 func (*FailureRate) ProtoMessage() {}
 
 func (x *FailureRate) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +973,7 @@ func (x *FailureRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureRate.ProtoReflect.Descriptor instead.
 func (*FailureRate) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FailureRate) GetThreshold() float64 {
@@ -946,7 +1010,7 @@ type SlowCalls struct {
 
 func (x *SlowCalls) Reset() {
 	*x = SlowCalls{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1022,7 @@ func (x *SlowCalls) String() string {
 func (*SlowCalls) ProtoMessage() {}
 
 func (x *SlowCalls) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1035,7 @@ func (x *SlowCalls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlowCalls.ProtoReflect.Descriptor instead.
 func (*SlowCalls) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SlowCalls) GetThreshold() float64 {
@@ -1007,7 +1071,7 @@ type Concurrency struct {
 
 func (x *Concurrency) Reset() {
 	*x = Concurrency{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1083,7 @@ func (x *Concurrency) String() string {
 func (*Concurrency) ProtoMessage() {}
 
 func (x *Concurrency) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1096,7 @@ func (x *Concurrency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
 func (*Concurrency) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Concurrency) GetMaxInFlight() uint32 {
@@ -1085,7 +1149,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1161,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1174,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RateLimit) GetPerSecond() float64 {
@@ -1145,7 +1209,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1221,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1234,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LoadBalancing) GetPolicy() LoadBalancing_Algorithm {
@@ -1191,7 +1255,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1267,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1280,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HashOn) GetHeader() string {
@@ -1251,7 +1315,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1327,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1340,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HealthCheck) GetGrpc() *GrpcCheck {
@@ -1346,7 +1410,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1422,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1435,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -1392,7 +1456,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1468,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1481,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -1436,7 +1500,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1512,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1525,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 // OutlierDetection takes endpoints that fail out of rotation.
@@ -1485,7 +1549,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1561,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1574,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -1566,7 +1630,7 @@ type Defer struct {
 
 func (x *Defer) Reset() {
 	*x = Defer{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1642,7 @@ func (x *Defer) String() string {
 func (*Defer) ProtoMessage() {}
 
 func (x *Defer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1655,7 @@ func (x *Defer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defer.ProtoReflect.Descriptor instead.
 func (*Defer) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Defer) GetMode() Defer_Mode {
@@ -1619,7 +1683,7 @@ type Sla struct {
 
 func (x *Sla) Reset() {
 	*x = Sla{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1695,7 @@ func (x *Sla) String() string {
 func (*Sla) ProtoMessage() {}
 
 func (x *Sla) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1708,7 @@ func (x *Sla) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sla.ProtoReflect.Descriptor instead.
 func (*Sla) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Sla) GetAvailability() float64 {
@@ -1688,7 +1752,7 @@ type LatencyTarget struct {
 
 func (x *LatencyTarget) Reset() {
 	*x = LatencyTarget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1764,7 @@ func (x *LatencyTarget) String() string {
 func (*LatencyTarget) ProtoMessage() {}
 
 func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1777,7 @@ func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyTarget.ProtoReflect.Descriptor instead.
 func (*LatencyTarget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LatencyTarget) GetQuantile() float64 {
@@ -1734,7 +1798,7 @@ var File_outrigger_config_v1_policy_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb8\a\n" +
+	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe7\a\n" +
 	"\x06Policy\x12D\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\atimeout\x12R\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\rperTryTimeout\x123\n" +
@@ -1754,8 +1818,12 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\fhealth_check\x18\f \x01(\v2 .outrigger.config.v1.HealthCheckR\vhealthCheck\x12R\n" +
 	"\x11outlier_detection\x18\r \x01(\v2%.outrigger.config.v1.OutlierDetectionR\x10outlierDetection\x120\n" +
 	"\x05defer\x18\x0e \x01(\v2\x1a.outrigger.config.v1.DeferR\x05defer\x12*\n" +
-	"\x03sla\x18\x0f \x01(\v2\x18.outrigger.config.v1.SlaR\x03slaB\r\n" +
-	"\v_idempotent\"\xa6\x01\n" +
+	"\x03sla\x18\x0f \x01(\v2\x18.outrigger.config.v1.SlaR\x03sla\x12-\n" +
+	"\x04http\x18\x10 \x01(\v2\x19.outrigger.config.v1.HttpR\x04httpB\r\n" +
+	"\v_idempotent\"\xc8\x01\n" +
+	"\x04Http\x12^\n" +
+	"\x10failure_statuses\x18\x01 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x0ffailureStatuses\x12`\n" +
+	"\x11pushback_statuses\x18\x02 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x10pushbackStatuses\"\xa6\x01\n" +
 	"\x06Stream\x12M\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vidleTimeout\x12M\n" +
 	"\fmax_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vmaxDuration\"\x89\x04\n" +
@@ -1920,89 +1988,91 @@ func file_outrigger_config_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(Mode)(0),                    // 0: outrigger.config.v1.Mode
 	(CircuitBreaker_Scope)(0),    // 1: outrigger.config.v1.CircuitBreaker.Scope
 	(LoadBalancing_Algorithm)(0), // 2: outrigger.config.v1.LoadBalancing.Algorithm
 	(Defer_Mode)(0),              // 3: outrigger.config.v1.Defer.Mode
 	(*Policy)(nil),               // 4: outrigger.config.v1.Policy
-	(*Stream)(nil),               // 5: outrigger.config.v1.Stream
-	(*Retry)(nil),                // 6: outrigger.config.v1.Retry
-	(*Backoff)(nil),              // 7: outrigger.config.v1.Backoff
-	(*RetryBudget)(nil),          // 8: outrigger.config.v1.RetryBudget
-	(*Hedge)(nil),                // 9: outrigger.config.v1.Hedge
-	(*CircuitBreaker)(nil),       // 10: outrigger.config.v1.CircuitBreaker
-	(*FailureRate)(nil),          // 11: outrigger.config.v1.FailureRate
-	(*SlowCalls)(nil),            // 12: outrigger.config.v1.SlowCalls
-	(*Concurrency)(nil),          // 13: outrigger.config.v1.Concurrency
-	(*RateLimit)(nil),            // 14: outrigger.config.v1.RateLimit
-	(*LoadBalancing)(nil),        // 15: outrigger.config.v1.LoadBalancing
-	(*HashOn)(nil),               // 16: outrigger.config.v1.HashOn
-	(*HealthCheck)(nil),          // 17: outrigger.config.v1.HealthCheck
-	(*GrpcCheck)(nil),            // 18: outrigger.config.v1.GrpcCheck
-	(*HttpCheck)(nil),            // 19: outrigger.config.v1.HttpCheck
-	(*TcpCheck)(nil),             // 20: outrigger.config.v1.TcpCheck
-	(*OutlierDetection)(nil),     // 21: outrigger.config.v1.OutlierDetection
-	(*Defer)(nil),                // 22: outrigger.config.v1.Defer
-	(*Sla)(nil),                  // 23: outrigger.config.v1.Sla
-	(*LatencyTarget)(nil),        // 24: outrigger.config.v1.LatencyTarget
-	(*durationpb.Duration)(nil),  // 25: google.protobuf.Duration
+	(*Http)(nil),                 // 5: outrigger.config.v1.Http
+	(*Stream)(nil),               // 6: outrigger.config.v1.Stream
+	(*Retry)(nil),                // 7: outrigger.config.v1.Retry
+	(*Backoff)(nil),              // 8: outrigger.config.v1.Backoff
+	(*RetryBudget)(nil),          // 9: outrigger.config.v1.RetryBudget
+	(*Hedge)(nil),                // 10: outrigger.config.v1.Hedge
+	(*CircuitBreaker)(nil),       // 11: outrigger.config.v1.CircuitBreaker
+	(*FailureRate)(nil),          // 12: outrigger.config.v1.FailureRate
+	(*SlowCalls)(nil),            // 13: outrigger.config.v1.SlowCalls
+	(*Concurrency)(nil),          // 14: outrigger.config.v1.Concurrency
+	(*RateLimit)(nil),            // 15: outrigger.config.v1.RateLimit
+	(*LoadBalancing)(nil),        // 16: outrigger.config.v1.LoadBalancing
+	(*HashOn)(nil),               // 17: outrigger.config.v1.HashOn
+	(*HealthCheck)(nil),          // 18: outrigger.config.v1.HealthCheck
+	(*GrpcCheck)(nil),            // 19: outrigger.config.v1.GrpcCheck
+	(*HttpCheck)(nil),            // 20: outrigger.config.v1.HttpCheck
+	(*TcpCheck)(nil),             // 21: outrigger.config.v1.TcpCheck
+	(*OutlierDetection)(nil),     // 22: outrigger.config.v1.OutlierDetection
+	(*Defer)(nil),                // 23: outrigger.config.v1.Defer
+	(*Sla)(nil),                  // 24: outrigger.config.v1.Sla
+	(*LatencyTarget)(nil),        // 25: outrigger.config.v1.LatencyTarget
+	(*durationpb.Duration)(nil),  // 26: google.protobuf.Duration
 }
 var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
-	25, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	25, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
-	5,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
-	6,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
-	9,  // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
-	10, // 5: outrigger.config.v1.Policy.circuit_breaker:type_name -> outrigger.config.v1.CircuitBreaker
-	13, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
-	14, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
-	15, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
-	16, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
-	17, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
-	21, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
-	22, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
-	23, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
-	25, // 14: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
-	25, // 15: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
-	7,  // 16: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
-	8,  // 17: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
-	0,  // 18: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
-	25, // 19: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
-	25, // 20: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
-	25, // 21: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	0,  // 22: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
-	1,  // 23: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
-	11, // 24: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
-	12, // 25: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
-	25, // 26: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
-	25, // 27: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
-	0,  // 28: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
-	25, // 29: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
-	25, // 30: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
-	25, // 31: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
-	0,  // 32: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
-	0,  // 33: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
-	2,  // 34: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
-	18, // 35: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
-	19, // 36: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
-	20, // 37: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	25, // 38: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	25, // 39: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	0,  // 40: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	25, // 41: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	25, // 42: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 43: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	3,  // 44: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	24, // 45: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	25, // 46: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	25, // 47: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	26, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	26, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
+	6,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
+	7,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
+	10, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
+	11, // 5: outrigger.config.v1.Policy.circuit_breaker:type_name -> outrigger.config.v1.CircuitBreaker
+	14, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
+	15, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
+	16, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
+	17, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
+	18, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
+	22, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
+	23, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
+	24, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
+	5,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
+	26, // 15: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
+	26, // 16: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
+	8,  // 17: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
+	9,  // 18: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
+	0,  // 19: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
+	26, // 20: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
+	26, // 21: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
+	26, // 22: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	0,  // 23: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
+	1,  // 24: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
+	12, // 25: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
+	13, // 26: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
+	26, // 27: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
+	26, // 28: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
+	0,  // 29: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
+	26, // 30: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
+	26, // 31: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
+	26, // 32: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
+	0,  // 33: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
+	0,  // 34: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
+	2,  // 35: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
+	19, // 36: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
+	20, // 37: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
+	21, // 38: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
+	26, // 39: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	26, // 40: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	0,  // 41: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
+	26, // 42: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	26, // 43: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 44: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	3,  // 45: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	25, // 46: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	26, // 47: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	26, // 48: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -2011,24 +2081,24 @@ func file_outrigger_config_v1_policy_proto_init() {
 		return
 	}
 	file_outrigger_config_v1_policy_proto_msgTypes[0].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[2].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[4].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[3].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[5].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[6].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[7].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[8].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[9].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[13].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[17].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[19].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[11].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[14].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[18].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_policy_proto_rawDesc), len(file_outrigger_config_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,278 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outrigger-rpc/outrigger/policy"
+)
+
+// connectMethod names tunnels where calls have a method.
+const connectMethod = "CONNECT"
+
+// connect answers CONNECT: the client is told that it is connected, and what it
+// sends then decides what becomes of it.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request, c *client) {
+	target := r.Host
+	if _, _, err := net.SplitHostPort(target); err != nil {
+		writeRefusal(w, &policy.Refusal{Reason: policy.NoRoute, Message: fmt.Sprintf("CONNECT %q: want host:port", target)})
+		return
+	}
+	if why, ok := s.options.Reaches(target); !ok {
+		refusal := &policy.Refusal{Reason: policy.NoRoute, Message: why}
+		now := s.now()
+		s.record(&policy.Record{Method: connectMethod, Authority: target, Peer: peerName(c), Code: refusal.Code(), Reason: refusal.Reason, Message: why, Start: now, End: now})
+		writeRefusal(w, refusal)
+		return
+	}
+	_, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		writeRefusal(w, &policy.Refusal{Reason: policy.Protocol, Message: "CONNECT: " + err.Error()})
+		return
+	}
+	early := make([]byte, buffered.Reader.Buffered())
+	_, _ = io.ReadFull(buffered.Reader, early) // they are in memory
+	_ = c.Conn.SetDeadline(time.Time{})
+	if _, err := c.Conn.Write([]byte("HTTP/1.1 200 Connection established\r\n\r\n")); err != nil {
+		c.Conn.Close()
+		return
+	}
+	if err := s.options.Tunnel(c.Conn, early, target); err != nil {
+		s.options.Logger.Error("CONNECT", "peer", peerName(c), "error", err)
+	}
+}
+
+func (s *Server) record(r *policy.Record) {
+	if o := s.options.Observer; o != nil {
+		o.CallEnded(r)
+	}
+}
+
+// tunnel is a connection whose bytes nobody here understands.
+type tunnel struct {
+	server *Server
+	client net.Conn
+	target string
+
+	upstream net.Conn // nil until connected; guarded by Server.mu
+	up, down atomic.Uint64
+	touched  atomic.Int64 // Instant
+}
+
+// Opaque implements relay.Guests.
+func (s *Server) Opaque(nc net.Conn, target string) {
+	t := &tunnel{server: s, client: nc, target: target}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	s.tunnels[t] = struct{}{}
+	s.work.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.work.Done()
+		t.run()
+		nc.Close()
+		s.mu.Lock()
+		delete(s.tunnels, t)
+		s.mu.Unlock()
+	}()
+}
+
+// endTunnels waits until ctx ends for tunnels to finish, then cuts them off.
+func (s *Server) endTunnels(ctx context.Context) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		s.mu.Lock()
+		left := len(s.tunnels)
+		s.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-poll.C:
+			continue
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		for t := range s.tunnels {
+			t.client.Close()
+			if t.upstream != nil {
+				t.upstream.Close()
+			}
+		}
+		s.mu.Unlock()
+		return ctx.Err()
+	}
+}
+
+// run connects the tunnel and moves bytes until either side is done.
+func (t *tunnel) run() {
+	s := t.server
+	start := s.now()
+	record := policy.Record{Method: connectMethod, Authority: t.target, Peer: peerName(t.client), Start: start}
+	defer func() {
+		record.End = s.now()
+		record.RequestBytes, record.ResponseBytes = t.up.Load(), t.down.Load()
+		s.record(&record)
+	}()
+	refused := func(r *policy.Refusal) { record.Code, record.Reason, record.Message = r.Code(), r.Reason, r.Message }
+	target, why := s.options.Route(Query{Authority: t.target})
+	if target.Service == nil {
+		refused(&policy.Refusal{Reason: policy.NoRoute, Message: why})
+		return
+	}
+	record.Service = target.Service.Name()
+	var call policy.Call
+	refusal := call.Begin(target.Service.Method(connectMethod), start, -1, rand.Uint64())
+	var endpoint interface{ End(bool) }
+	if refusal == nil {
+		call.MarkStream()
+		endpoint, refusal = t.dial(&call, target, &record)
+	}
+	record.Attempts = call.Attempts()
+	if refusal != nil {
+		refused(refusal)
+		call.End(s.now(), policy.Refused(refusal), rand.Uint64())
+		return
+	}
+	// What the policies judge is the connect: the rest is the two ends' own.
+	streams := call.Method().Policy().Stream
+	call.End(s.now(), policy.Result{Code: policy.OK}, rand.Uint64())
+	defer endpoint.End(false)
+	if why := t.splice(streams); why != "" {
+		record.Code, record.Reason, record.Message = policy.Timeout.Code(), policy.Timeout, why
+	}
+}
+
+// dial connects to an endpoint, and to another one where that fails. The
+// endpoint returned counts the tunnel as under way until its End.
+func (t *tunnel) dial(call *policy.Call, target Target, record *policy.Record) (interface{ End(bool) }, *policy.Refusal) {
+	s := t.server
+	for {
+		var attempt policy.Attempt
+		if refusal := call.Pick(s.now(), rand.Uint64(), &attempt); refusal != nil {
+			return nil, refusal
+		}
+		endpoint := attempt.Endpoint
+		record.Endpoint = endpoint.Address()
+		nc, err := s.dialRaw(target.Transport, endpoint.Address())
+		if err == nil {
+			endpoint.Begin()
+			call.Finish(&attempt, s.now(), policy.Result{Code: policy.OK}, rand.Uint64())
+			s.mu.Lock()
+			t.upstream = nc
+			closed := s.closed
+			s.mu.Unlock()
+			if closed {
+				t.client.SetReadDeadline(time.Now()) //nolint:errcheck // it is closing either way
+			}
+			return endpoint, nil
+		}
+		var connect *connectError
+		if !errors.As(err, &connect) {
+			connect = &connectError{policy.ConnectFailed, err.Error()}
+		}
+		refusal := call.Refuse(connect.reason, endpoint.Address(), fmt.Sprintf("endpoint %s can't be reached: %s", endpoint.Address(), connect.why))
+		call.Finish(&attempt, s.now(), policy.Refused(refusal), rand.Uint64())
+		if call.Attempts() >= maxTransparent || !call.Untried() {
+			return nil, refusal
+		}
+	}
+}
+
+// dialRaw connects without TLS of ours: what the tunnel carries is the client's
+// own.
+func (s *Server) dialRaw(t Transport, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.options.ConnectTimeout)
+	defer cancel()
+	nc, err := t.Dial(ctx, address)
+	if err != nil {
+		return nil, &connectError{policy.ConnectFailed, s.plain(ctx, err)}
+	}
+	return nc, nil
+}
+
+// splice moves bytes both ways until both sides are done, or a limit is
+// reached: then it says which.
+func (t *tunnel) splice(limits policy.StreamLimits) (why string) {
+	s := t.server
+	t.touched.Store(int64(s.now()))
+	stop := make(chan string, 1)
+	end := func(why string) {
+		select {
+		case stop <- why:
+		default:
+		}
+		t.client.Close()
+		t.upstream.Close()
+	}
+	if d := limits.MaxDuration; d > 0 {
+		timer := time.AfterFunc(d, func() { end(fmt.Sprintf("the tunnel reached its stream.max_duration of %v", d)) })
+		defer timer.Stop()
+	}
+	if d := limits.IdleTimeout; d > 0 {
+		var timer *time.Timer
+		var mu sync.Mutex
+		mu.Lock()
+		timer = time.AfterFunc(d, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if left := d - (s.now() - policy.Instant(t.touched.Load())); left > 0 {
+				timer.Reset(left)
+				return
+			}
+			end(fmt.Sprintf("neither side of the tunnel sent anything for the stream.idle_timeout of %v", d))
+		})
+		mu.Unlock()
+		defer timer.Stop()
+	}
+	var both sync.WaitGroup
+	both.Go(func() { t.move(t.upstream, t.client, &t.up) })
+	both.Go(func() { t.move(t.client, t.upstream, &t.down) })
+	both.Wait()
+	t.upstream.Close()
+	select {
+	case why = <-stop:
+	default:
+	}
+	return why
+}
+
+// move copies one direction and passes its end on.
+func (t *tunnel) move(to, from net.Conn, count *atomic.Uint64) {
+	p := copyBuffers.Get()
+	defer copyBuffers.Put(p)
+	for {
+		n, err := from.Read(p)
+		if n > 0 {
+			count.Add(uint64(n))
+			t.touched.Store(int64(t.server.now()))
+			if _, werr := to.Write(p[:n]); werr != nil {
+				from.Close()
+				return
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				to.Close() // lost, not finished
+				return
+			}
+			if half, ok := to.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+				to.Close()
+			}
+			return
+		}
+	}
+}
