@@ -288,6 +288,9 @@ func (c *conn) handleData(b *batch, f *frame) error {
 	c.mu.Lock()
 	l := c.streams[f.stream]
 	if l == nil {
+		if d, ok := c.side.(*downConn); ok && d.past.endedByClient(f.stream) {
+			c.output(b, appendRSTStream(c.pending(), f.stream, codeStreamClosed))
+		}
 		c.mu.Unlock()
 		return c.strayFrame(b, f)
 	}
@@ -442,6 +445,7 @@ func (c *conn) handleReset(b *batch, f *frame) error {
 		c.mu.Unlock()
 		return c.strayFrame(b, f)
 	}
+	l.finReceived = true // nothing more comes
 	c.remove(b, l)
 	finished := c.finished
 	c.finished = 0

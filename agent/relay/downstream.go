@@ -13,8 +13,9 @@ type downConn struct {
 	tunnel  string // where the client asked to be connected (CONNECT); empty: it did not
 	leave   func() // gives up the connection's place among the clients
 	slow    slowness
-	goAways int   // how many GOAWAYs went out; 2: the last. Guarded by mu
-	drained timer // until the last one
+	past    history // guarded by mu
+	goAways int     // how many GOAWAYs went out; 2: the last. Guarded by mu
+	drained timer   // until the last one
 	// lastOpened is lastStream for other goroutines.
 	lastOpened atomic.Uint32
 }
@@ -45,6 +46,9 @@ func (d *downConn) headers(b *batch, stream uint32, list *fieldList, end bool) e
 	if stream <= d.lastStream {
 		return d.trailers(b, stream, list, end)
 	}
+	d.mu.Lock()
+	d.past.opens(d.lastStream, stream)
+	d.mu.Unlock()
 	d.lastStream = stream
 	d.lastOpened.Store(stream)
 	c := &call{relay: d.relay, born: b.now}
@@ -83,6 +87,17 @@ func (d *downConn) headers(b *batch, stream uint32, list *fieldList, end bool) e
 func (d *downConn) trailers(b *batch, stream uint32, list *fieldList, end bool) error {
 	d.mu.Lock()
 	l := d.streams[stream]
+	if l == nil {
+		passed, ended := d.past.passedOver(d.lastStream, stream), d.past.endedByClient(stream)
+		switch {
+		case passed:
+			d.mu.Unlock()
+			return &connError{code: codeProtocol, why: fmt.Sprintf("stream %d opened after stream %d", stream, d.lastStream)}
+		case ended:
+			d.mu.Unlock()
+			return &connError{code: codeStreamClosed, why: fmt.Sprintf("HEADERS on stream %d after its end", stream)}
+		}
+	}
 	if l == nil || l.finReceived {
 		if l == nil {
 			d.output(b, appendRSTStream(d.pending(), stream, codeStreamClosed))

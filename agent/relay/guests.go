@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -67,10 +68,26 @@ func recognise(in []byte) (speaks language, sure bool) {
 	for i, c := range in {
 		switch {
 		case c == ' ' && i > 0:
-			return languageHTTP1, true
+			return recogniseRequest(in)
 		case i >= longestMethod || (c < 'A' || c > 'Z') && c != '-' && c != '_':
 			return languageUnknown, true
 		}
+	}
+	return languageHTTP1, false
+}
+
+// longestTarget is up to where the end of a request line is looked for: a
+// longer one is net/http's to refuse.
+const longestTarget = 8 << 10
+
+// recogniseRequest tells a request line from other text by its end.
+func recogniseRequest(in []byte) (speaks language, sure bool) {
+	line, _, whole := bytes.Cut(in, []byte("\n"))
+	switch {
+	case len(line) > longestTarget || bytes.Contains(line, []byte(" HTTP/")):
+		return languageHTTP1, true
+	case whole:
+		return languageUnknown, true
 	}
 	return languageHTTP1, false
 }

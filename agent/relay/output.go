@@ -166,6 +166,9 @@ func (c *conn) remove(b *batch, l *leg) {
 	}
 	l.removed = true
 	delete(c.streams, l.id)
+	if d, ok := c.side.(*downConn); ok && l.finReceived {
+		d.past.ends(l.id)
+	}
 	c.blocked.remove(l)
 	if !l.keep {
 		l.dropQueue()
