@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -215,7 +216,7 @@ func TestHeaderTableSizeChangedInFlight(t *testing.T) {
 func TestHeaderTableLoweredIsObeyed(t *testing.T) {
 	for _, size := range []uint32{0, 40, 200} {
 		s := newStage(t, func(c *scriptConn) {
-			c.ReadMetaHeaders = newDecoder()
+			c.ReadMetaHeaders = hpack.NewDecoder(defaultTableSize, nil)
 			for n := 0; ; n++ {
 				id := uint32(0)
 				if !c.until(func(f http2.Frame) bool {
