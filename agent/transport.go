@@ -81,9 +81,9 @@ type dialGuard struct {
 	rules atomic.Pointer[[]config.DialRule]
 }
 
-// metadata are addresses outside the link-local ranges where clouds serve
+// cloudMetadata are addresses outside the link-local ranges where clouds serve
 // credentials: AWS by IPv6, Alibaba, Azure and Oracle.
-var metadata = []netip.Addr{
+var cloudMetadata = []netip.Addr{
 	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("192.0.0.192"),
 }
 
@@ -117,7 +117,7 @@ func (g *dialGuard) check(a netip.AddrPort) error {
 	case ip.IsMulticast():
 		what = "multicast"
 	default:
-		for _, m := range metadata {
+		for _, m := range cloudMetadata {
 			if ip == m {
 				what = "a cloud's metadata service"
 			}
