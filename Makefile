@@ -70,12 +70,32 @@ bench: ## benchmarks of the libraries, and of their peers
 	@for m in $(wildcard bench/*/go.mod); do (cd $$(dirname $$m) && go test -run '^$$' -bench . -benchmem ./...); done
 
 .PHONY: bench-relay
-bench-relay: build ## proxy CPU per call beside HAProxy and nginx (needs h2load and haproxy)
+bench-relay: build ## proxy CPU and latency beside HAProxy, nginx and Envoy, those that there are (needs h2load)
 	go run ./bench/relay
 
 .PHONY: bench-memory
-bench-memory: build ## what a stalled stream and 10,000 idle ones cost the agent
+bench-memory: build ## what a stalled stream, 10,000 idle ones and 10,000 idle connections cost
 	go run ./bench/memory
+
+.PHONY: bench-soak
+bench-soak: build ## 100,000 calls must leave goroutines, descriptors and heap where they began
+	go run ./bench/soak
+
+.PHONY: test-attack
+test-attack: build ## 22 attacks on the egress port beside a good client (about 4 minutes)
+	cd test/attack && go run . -tries 3
+
+.PHONY: test-h2spec
+test-h2spec: ## h2spec against the egress port
+	cd test/h2spec && go test -count=1 -v ./...
+
+.PHONY: test-interop
+test-interop: ## grpc-go's interop cases through the agent
+	cd test/interop && go test -count=1 -v ./...
+
+.PHONY: test-faults
+test-faults: ## endpoints that misbehave, one test a fault
+	go test -count=1 -v -run 'Upstream|Endpoint|Reset|GoAway|Window|Silent|Answer|Status' ./agent/relay
 
 FUZZTIME ?= 60
 .PHONY: fuzz

@@ -38,7 +38,7 @@ var (
 	binary      = flag.String("agent", "bin/outrigger", "the agent's binary")
 	cases       = flag.String("case", "", "run only these, by commas: "+strings.Join(names(), " "))
 	connections = flag.Int("connections", 10_000, "idle connections")
-	egress      = flag.String("egress", "", `further fields of the agent's egress block, for example 'limits: {connections: 20000}'`)
+	egress      = flag.String("egress", "limits: {connections: 20000, connections_per_peer: 20000}", `further fields of the agent's egress block, for example 'limits: {connections: 20000}'`)
 )
 
 func names() []string {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
@@ -30,8 +33,9 @@ const (
 
 // remote is a verb that talks to an agent.
 type remote struct {
-	address string
-	output  output
+	address       string
+	ca, cert, key string // PEM files for an API with TLS; ca empty: plaintext
+	output        output
 }
 
 // flags adds what every such verb takes.
@@ -41,8 +45,44 @@ func (r *remote) flags(c *cobra.Command) *cobra.Command {
 		address = defaultAPI
 	}
 	c.Flags().StringVar(&r.address, "api", address, "`ADDR` of the agent's API, host:port or unix:PATH; env "+apiVariable)
+	for _, f := range []struct {
+		into                  *string
+		name, variable, usage string
+	}{
+		{&r.ca, "api-ca", apiVariable + "_CA", "PEM `FILE` that the API's certificate must come from: speak TLS"},
+		{&r.cert, "api-cert", apiVariable + "_CERT", "PEM `FILE` of the certificate to show"},
+		{&r.key, "api-key", apiVariable + "_KEY", "PEM `FILE` of its key"},
+	} {
+		c.Flags().StringVar(f.into, f.name, os.Getenv(f.variable), f.usage+"; env "+f.variable)
+	}
 	r.output.flag(c)
 	return c
+}
+
+// credentials are what the API is spoken to with.
+func (r *remote) credentials() (credentials.TransportCredentials, error) {
+	if r.ca == "" {
+		if r.cert != "" || r.key != "" {
+			return nil, errors.New("--api-cert and --api-key want --api-ca beside them")
+		}
+		return insecure.NewCredentials(), nil
+	}
+	text, err := os.ReadFile(r.ca)
+	if err != nil {
+		return nil, fmt.Errorf("--api-ca: %w", err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+	if !c.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--api-ca: %s has no PEM certificate", r.ca)
+	}
+	if r.cert != "" || r.key != "" {
+		pair, err := tls.LoadX509KeyPair(r.cert, r.key)
+		if err != nil {
+			return nil, fmt.Errorf("--api-cert and --api-key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return credentials.NewTLS(c), nil
 }
 
 // call does one short thing with the agent.
@@ -63,8 +103,12 @@ func (r *remote) connect(ctx context.Context, do func(context.Context, *grpc.Cli
 		}
 		target = "passthrough:///" + target
 	}
+	secure, err := r.credentials()
+	if err != nil {
+		return usageError{err}
+	}
 	agent, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithNoProxy(), // grpc_proxy may well be set to the agent itself
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}, MinConnectTimeout: callTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
