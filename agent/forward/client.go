@@ -121,9 +121,11 @@ func (q *queue) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (q *queue) Close() error {
-	q.once.Do(func() { close(q.done) })
+	q.end()
 	return nil
 }
+
+func (q *queue) end() { q.once.Do(func() { close(q.done) }) }
 
 // Addr implements net.Listener.
 func (q *queue) Addr() net.Addr { return &net.UnixAddr{Name: "handed over", Net: "unix"} }

@@ -199,7 +199,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.http.Close()
 	}
 	err = errors.Join(err, s.endTunnels(ctx))
-	s.queue.Close()
+	s.queue.end()
 	s.work.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,7 +6,6 @@ import "sync/atomic"
 type counters struct {
 	accepted          atomic.Uint64
 	strangers         atomic.Uint64
-	prefaceTimeouts   atomic.Uint64
 	connectFailures   atomic.Uint64
 	cutOffs           [numCutOffs]atomic.Uint64
 	handshakeFailures atomic.Uint64
