@@ -93,6 +93,10 @@ test-h2spec: ## h2spec against the egress port
 test-interop: ## grpc-go's interop cases through the agent
 	cd test/interop && go test -count=1 -v ./...
 
+.PHONY: test-clients
+test-clients: ## grpc-js, grpcio and curl through the agent (needs npm, python3-venv, curl; skips by name what is absent)
+	cd test/clients && go test -count=1 -v ./...
+
 .PHONY: test-faults
 test-faults: ## endpoints that misbehave, one test a fault
 	go test -count=1 -v -run 'Upstream|Endpoint|Reset|GoAway|Window|Silent|Answer|Status' ./agent/relay
