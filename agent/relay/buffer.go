@@ -20,12 +20,20 @@ var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 4<<1
 
 func newBuffer() *buffer { return buffers.Get().(*buffer) }
 
-// reserve makes room for n more bytes. It doubles: append's smaller steps would
-// leave several times as much garbage behind in a buffer that fills slowly.
+// reserve makes room for n more bytes, in long steps, and lends the memory that
+// was too small to others: a buffer that fills slowly leaves no garbage behind.
 func (b *buffer) reserve(n int) {
-	if need := len(b.b) + n; need > cap(b.b) {
-		b.b = append(make([]byte, 0, max(need, 2*cap(b.b))), b.b...)
+	need := len(b.b) + n
+	if need <= cap(b.b) {
+		return
 	}
+	step := 2
+	if cap(b.b) < initialWindow {
+		step = 4
+	}
+	old := &buffer{b: b.b}
+	b.b = append(make([]byte, 0, max(need, step*cap(b.b))), b.b...)
+	old.free()
 }
 
 // free gives the buffer back; it must not be used afterwards. nil is fine.

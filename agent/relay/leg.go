@@ -182,9 +182,9 @@ func (l *leg) creditSender(b *batch, n int) {
 		return
 	}
 	if owed = l.owed.Swap(0); owed > 0 {
-		// Half a window was seen to move on: the stream is read, so it may
+		// Twice the window was seen to move on: the stream is read, so it may
 		// have more on its way, unless much waits elsewhere.
-		if span := l.span.Load(); span < int64(c.relay.limits.StreamWindow) && c.relay.buffered.Load() < c.relay.limits.BufferedBytes/16 {
+		if span := l.span.Load(); span < int64(c.relay.limits.StreamWindow) && l.granted.Load() >= 3*span && c.relay.buffered.Load() < c.relay.limits.BufferedBytes/32 {
 			more := min(span, int64(c.relay.limits.StreamWindow)-span)
 			l.span.Add(more)
 			owed += more
