@@ -1,13 +1,13 @@
 package relay
 
 import (
-	"encoding/binary"
 	"io"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 
 	"github.com/outrigger-rpc/outrigger/policy"
@@ -258,25 +258,24 @@ func TestEndpointThatBreaksAStream(t *testing.T) {
 	}
 }
 
-// TestMoreDataThanTheWindowAllows: the stream's window holds against an
-// endpoint that does not ask.
+// TestMoreDataThanTheWindowAllows: while the caller reads nothing, the stream
+// has one window, and that holds against an endpoint that does not ask.
 func TestMoreDataThanTheWindowAllows(t *testing.T) {
 	s := newStageWith(t, Options{Limits: Limits{StreamWindow: 20_000}}, policy.Policy{}, forEach(func(c *scriptConn, id uint32) {
 		c.headers(id)
-		for range 100 {
-			c.WriteData(id, false, append(binary.BigEndian.AppendUint32([]byte{0}, 1<<20), make([]byte, 16_000)...))
-		}
+		c.WriteData(id, false, make([]byte, 16_000))
+		c.WriteData(id, false, make([]byte, 4_001))
 	}).start(t))
-	stream := s.open(t)
+	framer, _ := rawClient(t, s.fixture, closedWindow)
+	framer.ReadMetaHeaders = hpack.NewDecoder(defaultTableSize, nil)
 
-	began := time.Now()
-	err := receive(stream)
+	framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: literal(append(slices.Clone(pseudo), "content-type", "application/grpc")...), EndHeaders: true, EndStream: true})
+	got := hear(t, framer, 1)
 
-	// Half a message came before: grpc-go reports that.
-	s.judge(t, began, err, verdict{code: codes.Internal, says: "unexpected EOF"})
-	if r := s.books.first(t); r.Reason != policy.Protocol || !strings.Contains(r.Message, "window allows") {
-		t.Errorf("the books say %v: %s", r.Reason, r.Message)
+	if want := "grpc-message: endpoint " + s.endpoint + " broke HTTP/2: more DATA than the stream's window allows"; !slices.Contains(got.trailer, "grpc-status: 13") || !slices.Contains(got.trailer, want) {
+		t.Errorf("the caller got %q, want grpc-status 13 and %q", got.trailer, want)
 	}
+	s.unharmed(t)
 }
 
 // TestFramesAfterTheEndOfTheAnswer: END_STREAM came, so the caller has its

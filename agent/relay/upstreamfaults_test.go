@@ -22,7 +22,7 @@ import (
 // The upstream-fault suite: an endpoint misbehaves frame by frame, and each
 // test says what its caller sees, how soon, and that nobody else is harmed.
 // This file has the stage and what RST_STREAM does; the others are
-// upstreamfaults_goaway (leaving), _frames (broken bytes), _windows (credit),
+// upstreamfaults_goaway (leaving), _frames (broken bytes), _credit (windows),
 // _settings, and _silence (connections that die unseen).
 
 // soon bounds how long a caller may wait for the news of a fault. It is far
