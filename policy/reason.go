@@ -66,6 +66,10 @@ const (
 	TLS
 	// DeferOff: outrigger-defer where deferring is off.
 	DeferOff
+	// Throttled: dropped here because the endpoints refuse too many.
+	Throttled
+	// FaultInjected: failed on purpose.
+	FaultInjected
 	// CallerCanceled is no refusal: the caller gave up. It never reaches it.
 	CallerCanceled
 	numReasons
@@ -93,6 +97,8 @@ var reasons = [numReasons]struct {
 	Draining:         {"DRAINING", Unavailable},
 	TLS:              {"TLS", Unavailable},
 	DeferOff:         {"DEFER_OFF", FailedPrecondition},
+	Throttled:        {"THROTTLED", ResourceExhausted},
+	FaultInjected:    {"FAULT_INJECTED", Unavailable},
 	CallerCanceled:   {"CANCELLED", Canceled},
 }
 

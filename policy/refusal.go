@@ -21,13 +21,21 @@ type Refusal struct {
 	Message string
 	// RetryAfter is how long waiting helps. Zero: not known.
 	RetryAfter time.Duration
+	// Status is the gRPC status where the configuration names one: an injected
+	// fault's, a fallback's. OK: the reason's own.
+	Status Code
 }
 
 // Error returns the message with the reason in front.
 func (r *Refusal) Error() string { return r.Reason.String() + ": " + r.Message }
 
 // Code returns the gRPC status code.
-func (r *Refusal) Code() Code { return r.Reason.Code() }
+func (r *Refusal) Code() Code {
+	if r.Status != OK {
+		return r.Status
+	}
+	return r.Reason.Code()
+}
 
 // AppendDetails appends the wire form of google.rpc.Status: the code, the
 // message, an ErrorInfo and, where waiting helps, a RetryInfo. It is what the
