@@ -230,7 +230,7 @@ func BenchmarkDeposit(b *testing.B) { // budget: 15 ns, 0 allocs
 	}
 }
 
-func BenchmarkDepositParallel(b *testing.B) { // budget: 25 ns, 0 allocs
+func BenchmarkDepositParallel(b *testing.B) { // budget: 30 ns, 0 allocs
 	m := newBudget(DefaultBudget())
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

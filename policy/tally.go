@@ -28,10 +28,10 @@ type tallyStripe struct {
 	_     [128 - tallySlices*8]byte
 }
 
-// newTally returns a tally of the length. Slices are at least a millisecond:
-// so their numbers fit.
+// newTally returns a tally of the length. Slices are at least 10 ms: so the
+// numbers of all that there can be fit in a slot.
 func newTally(length time.Duration) *tally {
-	return &tally{slice: max(length/tallySlices, time.Millisecond)}
+	return &tally{slice: max(length/tallySlices, 10*time.Millisecond)}
 }
 
 // number is that of the slice that now is in. The first one is 1: a slot that
