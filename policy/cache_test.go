@@ -408,6 +408,17 @@ func TestACacheThatIsOff(t *testing.T) {
 	}
 }
 
+func TestFoundHasAName(t *testing.T) {
+	for f := Bypass; f <= Absent; f++ {
+		if f.String() == "UNKNOWN" || f.String() == "" {
+			t.Errorf("%d: %q", f, f)
+		}
+	}
+	if name := (Absent + 1).String(); name != "UNKNOWN" {
+		t.Errorf("past the last: %q", name)
+	}
+}
+
 // Callers on all cores, each playing a whole shell: nobody waits for ever, and
 // nobody gets another's answer.
 func TestManyCallersAtOnce(t *testing.T) {
