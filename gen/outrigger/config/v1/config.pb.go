@@ -76,7 +76,7 @@ func (x Unmatched_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Unmatched_Mode.Descriptor instead.
 func (Unmatched_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // What is logged.
@@ -133,7 +133,7 @@ func (x AccessLog_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccessLog_Mode.Descriptor instead.
 func (AccessLog_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Config is the whole file.
@@ -156,7 +156,9 @@ type Config struct {
 	// What outlives a restart.
 	State *State `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
 	// Metrics, traces and logs.
-	Telemetry     *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
+	Telemetry *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
+	// Whether calls may be disturbed on purpose.
+	Chaos         *Chaos `protobuf:"bytes,10,opt,name=chaos,proto3" json:"chaos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +256,60 @@ func (x *Config) GetTelemetry() *Telemetry {
 	return nil
 }
 
+func (x *Config) GetChaos() *Chaos {
+	if x != nil {
+		return x.Chaos
+	}
+	return nil
+}
+
+// Chaos says whether calls may be disturbed on purpose.
+type Chaos struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether fault blocks may stand in policies. Default false: they are
+	// refused.
+	Enabled       *bool `protobuf:"varint,1,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chaos) Reset() {
+	*x = Chaos{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chaos) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chaos) ProtoMessage() {}
+
+func (x *Chaos) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chaos.ProtoReflect.Descriptor instead.
+func (*Chaos) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Chaos) GetEnabled() bool {
+	if x != nil && x.Enabled != nil {
+		return *x.Enabled
+	}
+	return false
+}
+
 // Listener is an address that the agent opens.
 type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -274,7 +330,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +342,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +355,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Listener) GetAddress() string {
@@ -379,7 +435,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +447,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +460,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limits) GetConnections() uint32 {
@@ -525,7 +581,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +593,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +606,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Rate) GetBurst() uint32 {
@@ -580,7 +636,7 @@ type Stalled struct {
 
 func (x *Stalled) Reset() {
 	*x = Stalled{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +648,7 @@ func (x *Stalled) String() string {
 func (*Stalled) ProtoMessage() {}
 
 func (x *Stalled) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +661,7 @@ func (x *Stalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stalled.ProtoReflect.Descriptor instead.
 func (*Stalled) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stalled) GetBytes() uint32 {
@@ -651,7 +707,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +719,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +732,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tls) GetCertFile() string {
@@ -739,7 +795,7 @@ type Spiffe struct {
 
 func (x *Spiffe) Reset() {
 	*x = Spiffe{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +807,7 @@ func (x *Spiffe) String() string {
 func (*Spiffe) ProtoMessage() {}
 
 func (x *Spiffe) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +820,7 @@ func (x *Spiffe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spiffe.ProtoReflect.Descriptor instead.
 func (*Spiffe) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Spiffe) GetSocket() string {
@@ -795,7 +851,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +863,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +876,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Service) GetName() string {
@@ -881,7 +937,7 @@ type Match struct {
 
 func (x *Match) Reset() {
 	*x = Match{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +949,7 @@ func (x *Match) String() string {
 func (*Match) ProtoMessage() {}
 
 func (x *Match) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +962,7 @@ func (x *Match) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Match.ProtoReflect.Descriptor instead.
 func (*Match) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Match) GetAuthorities() []string {
@@ -940,7 +996,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1008,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1021,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Endpoints) GetStatic() []*Endpoint {
@@ -1011,7 +1067,7 @@ type DnsEndpoints struct {
 
 func (x *DnsEndpoints) Reset() {
 	*x = DnsEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1079,7 @@ func (x *DnsEndpoints) String() string {
 func (*DnsEndpoints) ProtoMessage() {}
 
 func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1092,7 @@ func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsEndpoints.ProtoReflect.Descriptor instead.
 func (*DnsEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DnsEndpoints) GetHost() string {
@@ -1071,7 +1127,7 @@ type FileEndpoints struct {
 
 func (x *FileEndpoints) Reset() {
 	*x = FileEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1139,7 @@ func (x *FileEndpoints) String() string {
 func (*FileEndpoints) ProtoMessage() {}
 
 func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1152,7 @@ func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEndpoints.ProtoReflect.Descriptor instead.
 func (*FileEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileEndpoints) GetPath() string {
@@ -1121,7 +1177,7 @@ type KubernetesEndpoints struct {
 
 func (x *KubernetesEndpoints) Reset() {
 	*x = KubernetesEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1189,7 @@ func (x *KubernetesEndpoints) String() string {
 func (*KubernetesEndpoints) ProtoMessage() {}
 
 func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1202,7 @@ func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesEndpoints.ProtoReflect.Descriptor instead.
 func (*KubernetesEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KubernetesEndpoints) GetNamespace() string {
@@ -1185,7 +1241,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1253,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1266,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1247,7 +1303,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1315,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1328,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MethodPolicy) GetMethod() string {
@@ -1303,7 +1359,7 @@ type Unmatched struct {
 
 func (x *Unmatched) Reset() {
 	*x = Unmatched{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1371,7 @@ func (x *Unmatched) String() string {
 func (*Unmatched) ProtoMessage() {}
 
 func (x *Unmatched) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1384,7 @@ func (x *Unmatched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unmatched.ProtoReflect.Descriptor instead.
 func (*Unmatched) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Unmatched) GetMode() Unmatched_Mode {
@@ -1358,7 +1414,7 @@ type DialAllow struct {
 
 func (x *DialAllow) Reset() {
 	*x = DialAllow{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1426,7 @@ func (x *DialAllow) String() string {
 func (*DialAllow) ProtoMessage() {}
 
 func (x *DialAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1439,7 @@ func (x *DialAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialAllow.ProtoReflect.Descriptor instead.
 func (*DialAllow) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DialAllow) GetCidr() string {
@@ -1415,7 +1471,7 @@ type Tasks struct {
 
 func (x *Tasks) Reset() {
 	*x = Tasks{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1483,7 @@ func (x *Tasks) String() string {
 func (*Tasks) ProtoMessage() {}
 
 func (x *Tasks) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1496,7 @@ func (x *Tasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tasks.ProtoReflect.Descriptor instead.
 func (*Tasks) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tasks) GetStore() *TaskStore {
@@ -1475,7 +1531,7 @@ type TaskStore struct {
 
 func (x *TaskStore) Reset() {
 	*x = TaskStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1543,7 @@ func (x *TaskStore) String() string {
 func (*TaskStore) ProtoMessage() {}
 
 func (x *TaskStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1556,7 @@ func (x *TaskStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStore.ProtoReflect.Descriptor instead.
 func (*TaskStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskStore) GetSqlite() *SqliteStore {
@@ -1521,7 +1577,7 @@ type SqliteStore struct {
 
 func (x *SqliteStore) Reset() {
 	*x = SqliteStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1589,7 @@ func (x *SqliteStore) String() string {
 func (*SqliteStore) ProtoMessage() {}
 
 func (x *SqliteStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1602,7 @@ func (x *SqliteStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqliteStore.ProtoReflect.Descriptor instead.
 func (*SqliteStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SqliteStore) GetPath() string {
@@ -1567,7 +1623,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1635,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1648,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *State) GetDir() string {
@@ -1619,7 +1675,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1687,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1700,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Telemetry) GetOtlp() *Otlp {
@@ -1688,7 +1744,7 @@ type Otlp struct {
 
 func (x *Otlp) Reset() {
 	*x = Otlp{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1756,7 @@ func (x *Otlp) String() string {
 func (*Otlp) ProtoMessage() {}
 
 func (x *Otlp) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1769,7 @@ func (x *Otlp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Otlp.ProtoReflect.Descriptor instead.
 func (*Otlp) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Otlp) GetEndpoint() string {
@@ -1735,7 +1791,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1803,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1816,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Traces) GetSampleRatio() float64 {
@@ -1781,7 +1837,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1849,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1862,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AccessLog) GetMode() AccessLog_Mode {
@@ -1820,7 +1876,7 @@ var File_outrigger_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\x83\x04\n" +
+	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\xb5\x04\n" +
 	"\x06Config\x125\n" +
 	"\x06egress\x18\x01 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x06egress\x12/\n" +
 	"\x03api\x18\x02 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x03api\x123\n" +
@@ -1830,7 +1886,13 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\tunmatched\x18\x06 \x01(\v2\x1e.outrigger.config.v1.UnmatchedR\tunmatched\x120\n" +
 	"\x05tasks\x18\a \x01(\v2\x1a.outrigger.config.v1.TasksR\x05tasks\x120\n" +
 	"\x05state\x18\b \x01(\v2\x1a.outrigger.config.v1.StateR\x05state\x12<\n" +
-	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\"\xfa\x01\n" +
+	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\x120\n" +
+	"\x05chaos\x18\n" +
+	" \x01(\v2\x1a.outrigger.config.v1.ChaosR\x05chaos\"2\n" +
+	"\x05Chaos\x12\x1d\n" +
+	"\aenabled\x18\x01 \x01(\bH\x00R\aenabled\x88\x01\x01B\n" +
+	"\n" +
+	"\b_enabled\"\xfa\x01\n" +
 	"\bListener\x12)\n" +
 	"\aaddress\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xff\x01H\x00R\aaddress\x88\x01\x01\x12*\n" +
@@ -2008,81 +2070,83 @@ func file_outrigger_config_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(Unmatched_Mode)(0),         // 0: outrigger.config.v1.Unmatched.Mode
 	(AccessLog_Mode)(0),         // 1: outrigger.config.v1.AccessLog.Mode
 	(*Config)(nil),              // 2: outrigger.config.v1.Config
-	(*Listener)(nil),            // 3: outrigger.config.v1.Listener
-	(*Limits)(nil),              // 4: outrigger.config.v1.Limits
-	(*Rate)(nil),                // 5: outrigger.config.v1.Rate
-	(*Stalled)(nil),             // 6: outrigger.config.v1.Stalled
-	(*Tls)(nil),                 // 7: outrigger.config.v1.Tls
-	(*Spiffe)(nil),              // 8: outrigger.config.v1.Spiffe
-	(*Service)(nil),             // 9: outrigger.config.v1.Service
-	(*Match)(nil),               // 10: outrigger.config.v1.Match
-	(*Endpoints)(nil),           // 11: outrigger.config.v1.Endpoints
-	(*DnsEndpoints)(nil),        // 12: outrigger.config.v1.DnsEndpoints
-	(*FileEndpoints)(nil),       // 13: outrigger.config.v1.FileEndpoints
-	(*KubernetesEndpoints)(nil), // 14: outrigger.config.v1.KubernetesEndpoints
-	(*Endpoint)(nil),            // 15: outrigger.config.v1.Endpoint
-	(*MethodPolicy)(nil),        // 16: outrigger.config.v1.MethodPolicy
-	(*Unmatched)(nil),           // 17: outrigger.config.v1.Unmatched
-	(*DialAllow)(nil),           // 18: outrigger.config.v1.DialAllow
-	(*Tasks)(nil),               // 19: outrigger.config.v1.Tasks
-	(*TaskStore)(nil),           // 20: outrigger.config.v1.TaskStore
-	(*SqliteStore)(nil),         // 21: outrigger.config.v1.SqliteStore
-	(*State)(nil),               // 22: outrigger.config.v1.State
-	(*Telemetry)(nil),           // 23: outrigger.config.v1.Telemetry
-	(*Otlp)(nil),                // 24: outrigger.config.v1.Otlp
-	(*Traces)(nil),              // 25: outrigger.config.v1.Traces
-	(*AccessLog)(nil),           // 26: outrigger.config.v1.AccessLog
-	(*Policy)(nil),              // 27: outrigger.config.v1.Policy
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(*Chaos)(nil),               // 3: outrigger.config.v1.Chaos
+	(*Listener)(nil),            // 4: outrigger.config.v1.Listener
+	(*Limits)(nil),              // 5: outrigger.config.v1.Limits
+	(*Rate)(nil),                // 6: outrigger.config.v1.Rate
+	(*Stalled)(nil),             // 7: outrigger.config.v1.Stalled
+	(*Tls)(nil),                 // 8: outrigger.config.v1.Tls
+	(*Spiffe)(nil),              // 9: outrigger.config.v1.Spiffe
+	(*Service)(nil),             // 10: outrigger.config.v1.Service
+	(*Match)(nil),               // 11: outrigger.config.v1.Match
+	(*Endpoints)(nil),           // 12: outrigger.config.v1.Endpoints
+	(*DnsEndpoints)(nil),        // 13: outrigger.config.v1.DnsEndpoints
+	(*FileEndpoints)(nil),       // 14: outrigger.config.v1.FileEndpoints
+	(*KubernetesEndpoints)(nil), // 15: outrigger.config.v1.KubernetesEndpoints
+	(*Endpoint)(nil),            // 16: outrigger.config.v1.Endpoint
+	(*MethodPolicy)(nil),        // 17: outrigger.config.v1.MethodPolicy
+	(*Unmatched)(nil),           // 18: outrigger.config.v1.Unmatched
+	(*DialAllow)(nil),           // 19: outrigger.config.v1.DialAllow
+	(*Tasks)(nil),               // 20: outrigger.config.v1.Tasks
+	(*TaskStore)(nil),           // 21: outrigger.config.v1.TaskStore
+	(*SqliteStore)(nil),         // 22: outrigger.config.v1.SqliteStore
+	(*State)(nil),               // 23: outrigger.config.v1.State
+	(*Telemetry)(nil),           // 24: outrigger.config.v1.Telemetry
+	(*Otlp)(nil),                // 25: outrigger.config.v1.Otlp
+	(*Traces)(nil),              // 26: outrigger.config.v1.Traces
+	(*AccessLog)(nil),           // 27: outrigger.config.v1.AccessLog
+	(*Policy)(nil),              // 28: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
-	3,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
-	3,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
-	3,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
-	27, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
-	9,  // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
-	17, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
-	19, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
-	22, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
-	23, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
-	7,  // 9: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
-	4,  // 10: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
-	28, // 11: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
-	28, // 12: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	5,  // 13: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
-	5,  // 14: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
-	6,  // 15: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
-	28, // 16: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
-	8,  // 17: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
-	10, // 18: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
-	11, // 19: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
-	27, // 20: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
-	16, // 21: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
-	7,  // 22: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
-	15, // 23: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
-	12, // 24: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
-	13, // 25: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
-	14, // 26: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	28, // 27: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
-	27, // 28: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
-	0,  // 29: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	18, // 30: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
-	20, // 31: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	21, // 32: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	24, // 33: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	25, // 34: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	26, // 35: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 36: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	4,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
+	4,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
+	4,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
+	28, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
+	10, // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
+	18, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
+	20, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
+	23, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
+	24, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
+	3,  // 9: outrigger.config.v1.Config.chaos:type_name -> outrigger.config.v1.Chaos
+	8,  // 10: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
+	5,  // 11: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
+	29, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
+	29, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	6,  // 14: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
+	6,  // 15: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
+	7,  // 16: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
+	29, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
+	9,  // 18: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
+	11, // 19: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
+	12, // 20: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
+	28, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
+	17, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
+	8,  // 23: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
+	16, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
+	13, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
+	14, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
+	15, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
+	29, // 28: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	28, // 29: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	0,  // 30: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
+	19, // 31: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
+	21, // 32: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	22, // 33: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	25, // 34: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	26, // 35: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	27, // 36: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	1,  // 37: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -2096,18 +2160,19 @@ func file_outrigger_config_v1_config_proto_init() {
 	file_outrigger_config_v1_config_proto_msgTypes[3].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[13].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[17].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_config_proto_rawDesc), len(file_outrigger_config_v1_config_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

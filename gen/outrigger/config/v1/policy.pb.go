@@ -208,7 +208,7 @@ func (x LoadBalancing_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Algorithm.Descriptor instead.
 func (LoadBalancing_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // When.
@@ -265,7 +265,7 @@ func (x Defer_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Defer_Mode.Descriptor instead.
 func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // Policy says what a service's calls are under. A field that is not written is
@@ -280,9 +280,10 @@ type Policy struct {
 	Stream *Stream `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Sends failed calls again.
 	Retry *Retry `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
-	// Whether a call may be sent twice.
+	// Whether a call may be processed twice. A hedge, a cache and a retry of what
+	// an endpoint may have processed need it. Default false.
 	Idempotent *bool `protobuf:"varint,5,opt,name=idempotent,proto3,oneof" json:"idempotent,omitempty"`
-	// Sends a second attempt when the first is slow.
+	// Sends a second attempt when the first is slow. Wants idempotent: true.
 	Hedge *Hedge `protobuf:"bytes,6,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// Stops calls to what keeps failing.
 	CircuitBreaker *CircuitBreaker `protobuf:"bytes,7,opt,name=circuit_breaker,json=circuitBreaker,proto3" json:"circuit_breaker,omitempty"`
@@ -303,7 +304,15 @@ type Policy struct {
 	// What was promised; measured, never enforced.
 	Sla *Sla `protobuf:"bytes,15,opt,name=sla,proto3" json:"sla,omitempty"`
 	// What the statuses of plain HTTP answers mean.
-	Http          *Http `protobuf:"bytes,16,opt,name=http,proto3" json:"http,omitempty"`
+	Http *Http `protobuf:"bytes,16,opt,name=http,proto3" json:"http,omitempty"`
+	// Drops calls that the endpoints would refuse.
+	ClientThrottle *ClientThrottle `protobuf:"bytes,17,opt,name=client_throttle,json=clientThrottle,proto3" json:"client_throttle,omitempty"`
+	// Answers in place of endpoints that can't.
+	Fallback *Fallback `protobuf:"bytes,18,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	// Answers from earlier answers. Wants idempotent: true.
+	Cache *Cache `protobuf:"bytes,19,opt,name=cache,proto3" json:"cache,omitempty"`
+	// Makes calls slow or fail on purpose. Wants chaos: {enabled: true}.
+	Fault         *Fault `protobuf:"bytes,20,opt,name=fault,proto3" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +459,34 @@ func (x *Policy) GetHttp() *Http {
 	return nil
 }
 
+func (x *Policy) GetClientThrottle() *ClientThrottle {
+	if x != nil {
+		return x.ClientThrottle
+	}
+	return nil
+}
+
+func (x *Policy) GetFallback() *Fallback {
+	if x != nil {
+		return x.Fallback
+	}
+	return nil
+}
+
+func (x *Policy) GetCache() *Cache {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+func (x *Policy) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
 // Http sorts the statuses of plain HTTP answers. A list replaces its default.
 type Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -562,7 +599,7 @@ func (x *Stream) GetMaxDuration() *durationpb.Duration {
 	return nil
 }
 
-// Retry sends failed calls again.
+// Retry sends failed unary calls again, as gRFC A6 says.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts in all, the first included. 1: none again. Default 3.
@@ -571,9 +608,10 @@ type Retry struct {
 	Codes []string `protobuf:"bytes,2,rep,name=codes,proto3" json:"codes,omitempty"`
 	// The pause between attempts.
 	Backoff *Backoff `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
-	// How much retries may add to the load.
+	// How much retries and hedges may add to the load. The service's, so not
+	// written for a method.
 	Budget *RetryBudget `protobuf:"bytes,4,opt,name=budget,proto3" json:"budget,omitempty"`
-	// Whether it acts.
+	// Whether it acts. Default ENFORCE where the block is written.
 	Mode          Mode `protobuf:"varint,5,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -644,12 +682,13 @@ func (x *Retry) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
-// Backoff is a growing pause.
+// Backoff is a growing pause: before retry n any time up to base × 2^(n-1), at
+// most max.
 type Backoff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first pause. Default 25ms.
+	// What the first pause is drawn from. 1ms to 1h. Default 25ms.
 	Base *durationpb.Duration `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
-	// The longest pause. Default 1s.
+	// The longest pause. 1ms to 1h. Default 1s, or base where that is longer.
 	Max           *durationpb.Duration `protobuf:"bytes,2,opt,name=max,proto3" json:"max,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -699,12 +738,12 @@ func (x *Backoff) GetMax() *durationpb.Duration {
 	return nil
 }
 
-// RetryBudget bounds retries.
+// RetryBudget bounds retries and hedges.
 type RetryBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Share of the calls. Default 0.2.
+	// Share of the calls, 0 to 1. Default 0.2.
 	Ratio *float64 `protobuf:"fixed64,1,opt,name=ratio,proto3,oneof" json:"ratio,omitempty"`
-	// What is always allowed. Default 10.
+	// What is always allowed, a second. Default 10.
 	MinPerSecond  *float64 `protobuf:"fixed64,2,opt,name=min_per_second,json=minPerSecond,proto3,oneof" json:"min_per_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -754,15 +793,23 @@ func (x *RetryBudget) GetMinPerSecond() float64 {
 	return 0
 }
 
-// Hedge sends a second attempt when the first is slow.
+// Hedge sends a second attempt when the first is slow, as gRFC A6 says.
+// delay or delay_quantile must be written, here or above.
 type Hedge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How long the first attempt has.
+	// How long an attempt has before the next is sent. 1ms to 1h. With
+	// delay_quantile: what holds until enough calls were seen. No default.
 	Delay *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Attempts in all, the first included. 1: no hedge. Default 2.
 	MaxAttempts *uint32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
-	// Whether it acts.
-	Mode          Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Takes the delay from the latencies of the last minute, between 0 and 1:
+	// 0.95 sends the slowest twentieth again. Default: delay always.
+	DelayQuantile *float64 `protobuf:"fixed64,4,opt,name=delay_quantile,json=delayQuantile,proto3,oneof" json:"delay_quantile,omitempty"`
+	// gRPC codes that leave the other attempts running; any other answer is the
+	// call's. Default UNAVAILABLE.
+	NonFatalCodes []string `protobuf:"bytes,5,rep,name=non_fatal_codes,json=nonFatalCodes,proto3" json:"non_fatal_codes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -816,6 +863,20 @@ func (x *Hedge) GetMode() Mode {
 		return x.Mode
 	}
 	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *Hedge) GetDelayQuantile() float64 {
+	if x != nil && x.DelayQuantile != nil {
+		return *x.DelayQuantile
+	}
+	return 0
+}
+
+func (x *Hedge) GetNonFatalCodes() []string {
+	if x != nil {
+		return x.NonFatalCodes
+	}
+	return nil
 }
 
 // CircuitBreaker stops calls to what keeps failing. Any of its thresholds opens
@@ -1055,15 +1116,16 @@ func (x *SlowCalls) GetSlowerThan() *durationpb.Duration {
 // Concurrency bounds the calls in flight.
 type Concurrency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls in flight. 0: no bound. Default 0.
+	// Calls in flight. 0: no bound. With adaptive: the most that the bound may
+	// grow to; 0 is 1000 there. Default 0.
 	MaxInFlight *uint32 `protobuf:"varint,1,opt,name=max_in_flight,json=maxInFlight,proto3,oneof" json:"max_in_flight,omitempty"`
-	// Calls that may wait. Default 0.
+	// Calls that may wait for a slot. Wants max_in_flight or adaptive. Default 0.
 	MaxQueue *uint32 `protobuf:"varint,2,opt,name=max_queue,json=maxQueue,proto3,oneof" json:"max_queue,omitempty"`
-	// How long they may wait. Default 100ms.
+	// How long they may wait. 1ms to 1h. Default 100ms.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
-	// Whether the bound is found by measuring. Default false.
+	// Whether the bound is found by measuring latency. Default false.
 	Adaptive *bool `protobuf:"varint,4,opt,name=adaptive,proto3,oneof" json:"adaptive,omitempty"`
-	// Whether it acts.
+	// Whether it acts. Default ENFORCE where the block is written.
 	Mode          Mode `protobuf:"varint,5,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1134,15 +1196,22 @@ func (x *Concurrency) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
-// RateLimit bounds the calls a second.
+// RateLimit bounds the calls a second by a token bucket.
 type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Calls a second. 0: no bound. Default 0.
+	// Calls a second, from 0.001 on. 0: no bound. Default 0.
 	PerSecond *float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3,oneof" json:"per_second,omitempty"`
-	// Calls at once. Default 0: as many as a second's.
+	// Calls at once. Default 0: as many as a second's, at least 1.
 	Burst *uint32 `protobuf:"varint,2,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
-	// Whether it acts.
-	Mode          Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Whether each method has a bucket of its own. Default false.
+	PerMethod *bool `protobuf:"varint,4,opt,name=per_method,json=perMethod,proto3,oneof" json:"per_method,omitempty"`
+	// What tells callers apart that have a bucket each. Default: all share one.
+	Key *RateLimitKey `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	// Buckets of callers at once; the one least recently used makes room. Wants
+	// key. Default 10000.
+	MaxKeys       *uint32 `protobuf:"varint,6,opt,name=max_keys,json=maxKeys,proto3,oneof" json:"max_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1198,6 +1267,591 @@ func (x *RateLimit) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
+func (x *RateLimit) GetPerMethod() bool {
+	if x != nil && x.PerMethod != nil {
+		return *x.PerMethod
+	}
+	return false
+}
+
+func (x *RateLimit) GetKey() *RateLimitKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RateLimit) GetMaxKeys() uint32 {
+	if x != nil && x.MaxKeys != nil {
+		return *x.MaxKeys
+	}
+	return 0
+}
+
+// RateLimitKey tells callers apart.
+type RateLimitKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Request metadata, in lower case; each value has a bucket of its own.
+	// Empty: all callers share one.
+	Header        *string `protobuf:"bytes,1,opt,name=header,proto3,oneof" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitKey) Reset() {
+	*x = RateLimitKey{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitKey) ProtoMessage() {}
+
+func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitKey.ProtoReflect.Descriptor instead.
+func (*RateLimitKey) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RateLimitKey) GetHeader() string {
+	if x != nil && x.Header != nil {
+		return *x.Header
+	}
+	return ""
+}
+
+// ClientThrottle drops calls here with the chance max(0, (calls - ratio ×
+// accepted) / (calls + 1)): Google's SRE book, chapter 21. Off unless written.
+type ClientThrottle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many calls are sent for each that is accepted, 1 to 1000. Default 2.
+	Ratio *float64 `protobuf:"fixed64,1,opt,name=ratio,proto3,oneof" json:"ratio,omitempty"`
+	// How far back calls count. 1s to 1h. Default 2m.
+	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode          Mode `protobuf:"varint,3,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientThrottle) Reset() {
+	*x = ClientThrottle{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientThrottle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientThrottle) ProtoMessage() {}
+
+func (x *ClientThrottle) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientThrottle.ProtoReflect.Descriptor instead.
+func (*ClientThrottle) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ClientThrottle) GetRatio() float64 {
+	if x != nil && x.Ratio != nil {
+		return *x.Ratio
+	}
+	return 0
+}
+
+func (x *ClientThrottle) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *ClientThrottle) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+// Fallback answers gRPC calls when the breaker is open or no endpoint can be
+// had: with OK and a message, given as json or base64, or with another status.
+// code, message, json and base64 are one answer: where one of them is written,
+// none of the four is inherited.
+type Fallback struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gRPC code. Default OK.
+	Code *string `protobuf:"bytes,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
+	// The status message of a code that is not OK. At most 1024 characters.
+	Message *string `protobuf:"bytes,2,opt,name=message,proto3,oneof" json:"message,omitempty"`
+	// The response message as JSON, encoded as message_type when the file is
+	// read. Wants descriptor_set and message_type. At most 65536 characters.
+	Json *string `protobuf:"bytes,3,opt,name=json,proto3,oneof" json:"json,omitempty"`
+	// The encoded response message in base64. Empty: a message without fields.
+	// At most 65536 characters.
+	Base64 *string `protobuf:"bytes,4,opt,name=base64,proto3,oneof" json:"base64,omitempty"`
+	// A file that describes message_type and all that it needs, as of "buf build
+	// -o" or "protoc --include_imports --descriptor_set_out". A relative path
+	// begins at the configuration file's folder.
+	DescriptorSet *string `protobuf:"bytes,5,opt,name=descriptor_set,json=descriptorSet,proto3,oneof" json:"descriptor_set,omitempty"`
+	// The full name of the response message, such as helloworld.HelloReply.
+	MessageType *string `protobuf:"bytes,6,opt,name=message_type,json=messageType,proto3,oneof" json:"message_type,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode          Mode `protobuf:"varint,7,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fallback) Reset() {
+	*x = Fallback{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fallback) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fallback) ProtoMessage() {}
+
+func (x *Fallback) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fallback.ProtoReflect.Descriptor instead.
+func (*Fallback) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Fallback) GetCode() string {
+	if x != nil && x.Code != nil {
+		return *x.Code
+	}
+	return ""
+}
+
+func (x *Fallback) GetMessage() string {
+	if x != nil && x.Message != nil {
+		return *x.Message
+	}
+	return ""
+}
+
+func (x *Fallback) GetJson() string {
+	if x != nil && x.Json != nil {
+		return *x.Json
+	}
+	return ""
+}
+
+func (x *Fallback) GetBase64() string {
+	if x != nil && x.Base64 != nil {
+		return *x.Base64
+	}
+	return ""
+}
+
+func (x *Fallback) GetDescriptorSet() string {
+	if x != nil && x.DescriptorSet != nil {
+		return *x.DescriptorSet
+	}
+	return ""
+}
+
+func (x *Fallback) GetMessageType() string {
+	if x != nil && x.MessageType != nil {
+		return *x.MessageType
+	}
+	return ""
+}
+
+func (x *Fallback) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+// Cache keeps answers of unary calls, by method, request and metadata. Callers
+// with different "authorization" never share one.
+type Cache struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long an answer is fresh. 1ms to 1d. It has no default: written here or
+	// inherited.
+	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Bound of all that is kept. 65536 to 68719476736. Default 16777216.
+	MaxBytes *uint64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3,oneof" json:"max_bytes,omitempty"`
+	// Bound of one request and its answer. At most max_bytes and 16777216.
+	// Default 262144, or max_bytes where that is less.
+	MaxEntryBytes *uint32 `protobuf:"varint,3,opt,name=max_entry_bytes,json=maxEntryBytes,proto3,oneof" json:"max_entry_bytes,omitempty"`
+	// Request metadata that answers depend on, in lower case. Default none but
+	// "authorization", which always counts.
+	Metadata []string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	// How long after ttl an answer is still given while a call refreshes it. 0s:
+	// not at all. Default 0s, at most 1d.
+	StaleWhileRevalidate *durationpb.Duration `protobuf:"bytes,5,opt,name=stale_while_revalidate,json=staleWhileRevalidate,proto3" json:"stale_while_revalidate,omitempty"`
+	// How long after ttl an answer is given where a fresh one can't be had. 0s:
+	// not at all. Default 0s, at most 7d.
+	StaleIfError *durationpb.Duration `protobuf:"bytes,6,opt,name=stale_if_error,json=staleIfError,proto3" json:"stale_if_error,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode          Mode `protobuf:"varint,7,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cache) Reset() {
+	*x = Cache{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cache) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cache) ProtoMessage() {}
+
+func (x *Cache) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cache.ProtoReflect.Descriptor instead.
+func (*Cache) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Cache) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Cache) GetMaxBytes() uint64 {
+	if x != nil && x.MaxBytes != nil {
+		return *x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Cache) GetMaxEntryBytes() uint32 {
+	if x != nil && x.MaxEntryBytes != nil {
+		return *x.MaxEntryBytes
+	}
+	return 0
+}
+
+func (x *Cache) GetMetadata() []string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Cache) GetStaleWhileRevalidate() *durationpb.Duration {
+	if x != nil {
+		return x.StaleWhileRevalidate
+	}
+	return nil
+}
+
+func (x *Cache) GetStaleIfError() *durationpb.Duration {
+	if x != nil {
+		return x.StaleIfError
+	}
+	return nil
+}
+
+func (x *Cache) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+// Fault makes calls slow or fail on purpose, for game days. It wants delay,
+// abort or both.
+type Fault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Makes calls slow.
+	Delay *FaultDelay `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
+	// Makes calls fail.
+	Abort *FaultAbort `protobuf:"bytes,2,opt,name=abort,proto3" json:"abort,omitempty"`
+	// Narrows it to some calls. Default: all.
+	Header *FaultHeader `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode          Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Fault) GetDelay() *FaultDelay {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *Fault) GetAbort() *FaultAbort {
+	if x != nil {
+		return x.Abort
+	}
+	return nil
+}
+
+func (x *Fault) GetHeader() *FaultHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *Fault) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+// FaultDelay makes calls slow.
+type FaultDelay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the calls, 0 to 100. It has no default.
+	Percent *float64 `protobuf:"fixed64,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	// How much later they are sent. 1ms to 1h. It has no default.
+	Delay         *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultDelay) Reset() {
+	*x = FaultDelay{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultDelay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultDelay) ProtoMessage() {}
+
+func (x *FaultDelay) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultDelay.ProtoReflect.Descriptor instead.
+func (*FaultDelay) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FaultDelay) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *FaultDelay) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+// FaultAbort makes calls fail.
+type FaultAbort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the calls, 0 to 100. It has no default.
+	Percent *float64 `protobuf:"fixed64,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	// The gRPC code that they get. Default UNAVAILABLE.
+	Code          *string `protobuf:"bytes,2,opt,name=code,proto3,oneof" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultAbort) Reset() {
+	*x = FaultAbort{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultAbort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultAbort) ProtoMessage() {}
+
+func (x *FaultAbort) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultAbort.ProtoReflect.Descriptor instead.
+func (*FaultAbort) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FaultAbort) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetCode() string {
+	if x != nil && x.Code != nil {
+		return *x.Code
+	}
+	return ""
+}
+
+// FaultHeader picks calls by their metadata.
+type FaultHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The metadata's name, in lower case. Empty: all calls.
+	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Its value. Default: any.
+	Value         *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultHeader) Reset() {
+	*x = FaultHeader{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultHeader) ProtoMessage() {}
+
+func (x *FaultHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultHeader.ProtoReflect.Descriptor instead.
+func (*FaultHeader) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FaultHeader) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *FaultHeader) GetValue() string {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return ""
+}
+
 // LoadBalancing chooses the endpoint.
 type LoadBalancing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1209,7 +1863,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1875,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1888,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LoadBalancing) GetPolicy() LoadBalancing_Algorithm {
@@ -1255,7 +1909,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1921,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1934,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HashOn) GetHeader() string {
@@ -1315,7 +1969,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1981,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1994,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HealthCheck) GetGrpc() *GrpcCheck {
@@ -1410,7 +2064,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +2076,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +2089,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -1456,7 +2110,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +2122,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +2135,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -1500,7 +2154,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +2166,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +2179,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 // OutlierDetection takes endpoints that fail out of rotation.
@@ -1549,7 +2203,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +2215,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +2228,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -1630,7 +2284,7 @@ type Defer struct {
 
 func (x *Defer) Reset() {
 	*x = Defer{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +2296,7 @@ func (x *Defer) String() string {
 func (*Defer) ProtoMessage() {}
 
 func (x *Defer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +2309,7 @@ func (x *Defer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defer.ProtoReflect.Descriptor instead.
 func (*Defer) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Defer) GetMode() Defer_Mode {
@@ -1683,7 +2337,7 @@ type Sla struct {
 
 func (x *Sla) Reset() {
 	*x = Sla{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +2349,7 @@ func (x *Sla) String() string {
 func (*Sla) ProtoMessage() {}
 
 func (x *Sla) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +2362,7 @@ func (x *Sla) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sla.ProtoReflect.Descriptor instead.
 func (*Sla) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Sla) GetAvailability() float64 {
@@ -1752,7 +2406,7 @@ type LatencyTarget struct {
 
 func (x *LatencyTarget) Reset() {
 	*x = LatencyTarget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2418,7 @@ func (x *LatencyTarget) String() string {
 func (*LatencyTarget) ProtoMessage() {}
 
 func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2431,7 @@ func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyTarget.ProtoReflect.Descriptor instead.
 func (*LatencyTarget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LatencyTarget) GetQuantile() float64 {
@@ -1798,7 +2452,7 @@ var File_outrigger_config_v1_policy_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe7\a\n" +
+	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd4\t\n" +
 	"\x06Policy\x12D\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\atimeout\x12R\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\rperTryTimeout\x123\n" +
@@ -1819,7 +2473,11 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x11outlier_detection\x18\r \x01(\v2%.outrigger.config.v1.OutlierDetectionR\x10outlierDetection\x120\n" +
 	"\x05defer\x18\x0e \x01(\v2\x1a.outrigger.config.v1.DeferR\x05defer\x12*\n" +
 	"\x03sla\x18\x0f \x01(\v2\x18.outrigger.config.v1.SlaR\x03sla\x12-\n" +
-	"\x04http\x18\x10 \x01(\v2\x19.outrigger.config.v1.HttpR\x04httpB\r\n" +
+	"\x04http\x18\x10 \x01(\v2\x19.outrigger.config.v1.HttpR\x04http\x12L\n" +
+	"\x0fclient_throttle\x18\x11 \x01(\v2#.outrigger.config.v1.ClientThrottleR\x0eclientThrottle\x129\n" +
+	"\bfallback\x18\x12 \x01(\v2\x1d.outrigger.config.v1.FallbackR\bfallback\x120\n" +
+	"\x05cache\x18\x13 \x01(\v2\x1a.outrigger.config.v1.CacheR\x05cache\x120\n" +
+	"\x05fault\x18\x14 \x01(\v2\x1a.outrigger.config.v1.FaultR\x05faultB\r\n" +
 	"\v_idempotent\"\xc8\x01\n" +
 	"\x04Http\x12^\n" +
 	"\x10failure_statuses\x18\x01 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x0ffailureStatuses\x12`\n" +
@@ -1841,13 +2499,16 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x05ratio\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05ratio\x88\x01\x01\x12B\n" +
 	"\x0emin_per_second\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\fminPerSecond\x88\x01\x01B\b\n" +
 	"\x06_ratioB\x11\n" +
-	"\x0f_min_per_second\"\xc8\x01\n" +
+	"\x0f_min_per_second\"\xc5\x04\n" +
 	"\x05Hedge\x12B\n" +
 	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x05delay\x121\n" +
 	"\fmax_attempts\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\n" +
 	"(\x01H\x00R\vmaxAttempts\x88\x01\x01\x127\n" +
-	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x0f\n" +
-	"\r_max_attempts\"\xa6\x05\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12C\n" +
+	"\x0edelay_quantile\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\rdelayQuantile\x88\x01\x01\x12\xa2\x02\n" +
+	"\x0fnon_fatal_codes\x18\x05 \x03(\tB\xf9\x01\xbaH\xf5\x01\x92\x01\xf1\x01\x10\x10\"\xec\x01r\xe9\x01R\tCANCELLEDR\aUNKNOWNR\x10INVALID_ARGUMENTR\x11DEADLINE_EXCEEDEDR\tNOT_FOUNDR\x0eALREADY_EXISTSR\x11PERMISSION_DENIEDR\x12RESOURCE_EXHAUSTEDR\x13FAILED_PRECONDITIONR\aABORTEDR\fOUT_OF_RANGER\rUNIMPLEMENTEDR\bINTERNALR\vUNAVAILABLER\tDATA_LOSSR\x0fUNAUTHENTICATEDR\rnonFatalCodesB\x0f\n" +
+	"\r_max_attemptsB\x11\n" +
+	"\x0f_delay_quantile\"\xa6\x05\n" +
 	"\x0eCircuitBreaker\x12I\n" +
 	"\x05scope\x18\x01 \x01(\x0e2).outrigger.config.v1.CircuitBreaker.ScopeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05scope\x12A\n" +
 	"\x14consecutive_failures\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x13consecutiveFailures\x88\x01\x01\x12C\n" +
@@ -1881,25 +2542,88 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\vslower_than\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x04\b\x80\xa3\x052\x03\x10\xe8\aR\n" +
 	"slowerThanB\f\n" +
 	"\n" +
-	"_threshold\"\xc4\x02\n" +
+	"_threshold\"\xc8\x02\n" +
 	"\vConcurrency\x122\n" +
 	"\rmax_in_flight\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\vmaxInFlight\x88\x01\x01\x12+\n" +
-	"\tmax_queue\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x01R\bmaxQueue\x88\x01\x01\x12M\n" +
-	"\rqueue_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\fqueueTimeout\x12\x1f\n" +
+	"\tmax_queue\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x01R\bmaxQueue\x88\x01\x01\x12Q\n" +
+	"\rqueue_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\fqueueTimeout\x12\x1f\n" +
 	"\badaptive\x18\x04 \x01(\bH\x02R\badaptive\x88\x01\x01\x127\n" +
 	"\x04mode\x18\x05 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x10\n" +
 	"\x0e_max_in_flightB\f\n" +
 	"\n" +
 	"_max_queueB\v\n" +
-	"\t_adaptive\"\xc2\x01\n" +
+	"\t_adaptive\"\xe4\x02\n" +
 	"\tRateLimit\x12;\n" +
 	"\n" +
 	"per_second\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\tperSecond\x88\x01\x01\x12&\n" +
 	"\x05burst\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\x80\x94\xeb\xdc\x03H\x01R\x05burst\x88\x01\x01\x127\n" +
-	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\r\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\"\n" +
+	"\n" +
+	"per_method\x18\x04 \x01(\bH\x02R\tperMethod\x88\x01\x01\x123\n" +
+	"\x03key\x18\x05 \x01(\v2!.outrigger.config.v1.RateLimitKeyR\x03key\x12+\n" +
+	"\bmax_keys\x18\x06 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x03R\amaxKeys\x88\x01\x01B\r\n" +
 	"\v_per_secondB\b\n" +
-	"\x06_burst\"\xfc\x01\n" +
+	"\x06_burstB\r\n" +
+	"\v_per_methodB\v\n" +
+	"\t_max_keys\"P\n" +
+	"\fRateLimitKey\x125\n" +
+	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]*$H\x00R\x06header\x88\x01\x01B\t\n" +
+	"\a_header\"\xcb\x01\n" +
+	"\x0eClientThrottle\x122\n" +
+	"\x05ratio\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\xf0?H\x00R\x05ratio\x88\x01\x01\x12B\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x06window\x127\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\b\n" +
+	"\x06_ratio\"\xb8\x05\n" +
+	"\bFallback\x12\x8e\x02\n" +
+	"\x04code\x18\x01 \x01(\tB\xf4\x01\xbaH\xf0\x01r\xed\x01R\x02OKR\tCANCELLEDR\aUNKNOWNR\x10INVALID_ARGUMENTR\x11DEADLINE_EXCEEDEDR\tNOT_FOUNDR\x0eALREADY_EXISTSR\x11PERMISSION_DENIEDR\x12RESOURCE_EXHAUSTEDR\x13FAILED_PRECONDITIONR\aABORTEDR\fOUT_OF_RANGER\rUNIMPLEMENTEDR\bINTERNALR\vUNAVAILABLER\tDATA_LOSSR\x0fUNAUTHENTICATEDH\x00R\x04code\x88\x01\x01\x12'\n" +
+	"\amessage\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bH\x01R\amessage\x88\x01\x01\x12$\n" +
+	"\x04json\x18\x03 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x04H\x02R\x04json\x88\x01\x01\x12&\n" +
+	"\x06base64\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04H\x03R\x06base64\x88\x01\x01\x126\n" +
+	"\x0edescriptor_set\x18\x05 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 H\x04R\rdescriptorSet\x88\x01\x01\x12f\n" +
+	"\fmessage_type\x18\x06 \x01(\tB>\xbaH;r9\x18\x80\x0424^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$H\x05R\vmessageType\x88\x01\x01\x127\n" +
+	"\x04mode\x18\a \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\a\n" +
+	"\x05_codeB\n" +
+	"\n" +
+	"\b_messageB\a\n" +
+	"\x05_jsonB\t\n" +
+	"\a_base64B\x11\n" +
+	"\x0f_descriptor_setB\x0f\n" +
+	"\r_message_type\"\x83\x04\n" +
+	"\x05Cache\x12?\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\x03ttl\x122\n" +
+	"\tmax_bytes\x18\x02 \x01(\x04B\x10\xbaH\r2\v\x18\x80\x80\x80\x80\x80\x02(\x80\x80\x04H\x00R\bmaxBytes\x88\x01\x01\x129\n" +
+	"\x0fmax_entry_bytes\x18\x03 \x01(\rB\f\xbaH\t*\a\x18\x80\x80\x80\b(\x01H\x01R\rmaxEntryBytes\x88\x01\x01\x12=\n" +
+	"\bmetadata\x18\x04 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10 \x18\x01\"\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\bmetadata\x12_\n" +
+	"\x16stale_while_revalidate\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x14staleWhileRevalidate\x12O\n" +
+	"\x0estale_if_error\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\fstaleIfError\x127\n" +
+	"\x04mode\x18\a \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\f\n" +
+	"\n" +
+	"_max_bytesB\x12\n" +
+	"\x10_max_entry_bytes\"\xe8\x01\n" +
+	"\x05Fault\x125\n" +
+	"\x05delay\x18\x01 \x01(\v2\x1f.outrigger.config.v1.FaultDelayR\x05delay\x125\n" +
+	"\x05abort\x18\x02 \x01(\v2\x1f.outrigger.config.v1.FaultAbortR\x05abort\x128\n" +
+	"\x06header\x18\x03 \x01(\v2 .outrigger.config.v1.FaultHeaderR\x06header\x127\n" +
+	"\x04mode\x18\x04 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"\x94\x01\n" +
+	"\n" +
+	"FaultDelay\x126\n" +
+	"\apercent\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01\x12B\n" +
+	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x05delayB\n" +
+	"\n" +
+	"\b_percent\"\xe6\x02\n" +
+	"\n" +
+	"FaultAbort\x126\n" +
+	"\apercent\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\apercent\x88\x01\x01\x12\x8a\x02\n" +
+	"\x04code\x18\x02 \x01(\tB\xf0\x01\xbaH\xec\x01r\xe9\x01R\tCANCELLEDR\aUNKNOWNR\x10INVALID_ARGUMENTR\x11DEADLINE_EXCEEDEDR\tNOT_FOUNDR\x0eALREADY_EXISTSR\x11PERMISSION_DENIEDR\x12RESOURCE_EXHAUSTEDR\x13FAILED_PRECONDITIONR\aABORTEDR\fOUT_OF_RANGER\rUNIMPLEMENTEDR\bINTERNALR\vUNAVAILABLER\tDATA_LOSSR\x0fUNAUTHENTICATEDH\x01R\x04code\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percentB\a\n" +
+	"\x05_code\"x\n" +
+	"\vFaultHeader\x121\n" +
+	"\x04name\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]*$H\x00R\x04name\x88\x01\x01\x12#\n" +
+	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bH\x01R\x05value\x88\x01\x01B\a\n" +
+	"\x05_nameB\b\n" +
+	"\x06_value\"\xfc\x01\n" +
 	"\rLoadBalancing\x12N\n" +
 	"\x06policy\x18\x01 \x01(\x0e2,.outrigger.config.v1.LoadBalancing.AlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\"\x9a\x01\n" +
 	"\tAlgorithm\x12\x19\n" +
@@ -1988,7 +2712,7 @@ func file_outrigger_config_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(Mode)(0),                    // 0: outrigger.config.v1.Mode
 	(CircuitBreaker_Scope)(0),    // 1: outrigger.config.v1.CircuitBreaker.Scope
@@ -2006,73 +2730,98 @@ var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(*SlowCalls)(nil),            // 13: outrigger.config.v1.SlowCalls
 	(*Concurrency)(nil),          // 14: outrigger.config.v1.Concurrency
 	(*RateLimit)(nil),            // 15: outrigger.config.v1.RateLimit
-	(*LoadBalancing)(nil),        // 16: outrigger.config.v1.LoadBalancing
-	(*HashOn)(nil),               // 17: outrigger.config.v1.HashOn
-	(*HealthCheck)(nil),          // 18: outrigger.config.v1.HealthCheck
-	(*GrpcCheck)(nil),            // 19: outrigger.config.v1.GrpcCheck
-	(*HttpCheck)(nil),            // 20: outrigger.config.v1.HttpCheck
-	(*TcpCheck)(nil),             // 21: outrigger.config.v1.TcpCheck
-	(*OutlierDetection)(nil),     // 22: outrigger.config.v1.OutlierDetection
-	(*Defer)(nil),                // 23: outrigger.config.v1.Defer
-	(*Sla)(nil),                  // 24: outrigger.config.v1.Sla
-	(*LatencyTarget)(nil),        // 25: outrigger.config.v1.LatencyTarget
-	(*durationpb.Duration)(nil),  // 26: google.protobuf.Duration
+	(*RateLimitKey)(nil),         // 16: outrigger.config.v1.RateLimitKey
+	(*ClientThrottle)(nil),       // 17: outrigger.config.v1.ClientThrottle
+	(*Fallback)(nil),             // 18: outrigger.config.v1.Fallback
+	(*Cache)(nil),                // 19: outrigger.config.v1.Cache
+	(*Fault)(nil),                // 20: outrigger.config.v1.Fault
+	(*FaultDelay)(nil),           // 21: outrigger.config.v1.FaultDelay
+	(*FaultAbort)(nil),           // 22: outrigger.config.v1.FaultAbort
+	(*FaultHeader)(nil),          // 23: outrigger.config.v1.FaultHeader
+	(*LoadBalancing)(nil),        // 24: outrigger.config.v1.LoadBalancing
+	(*HashOn)(nil),               // 25: outrigger.config.v1.HashOn
+	(*HealthCheck)(nil),          // 26: outrigger.config.v1.HealthCheck
+	(*GrpcCheck)(nil),            // 27: outrigger.config.v1.GrpcCheck
+	(*HttpCheck)(nil),            // 28: outrigger.config.v1.HttpCheck
+	(*TcpCheck)(nil),             // 29: outrigger.config.v1.TcpCheck
+	(*OutlierDetection)(nil),     // 30: outrigger.config.v1.OutlierDetection
+	(*Defer)(nil),                // 31: outrigger.config.v1.Defer
+	(*Sla)(nil),                  // 32: outrigger.config.v1.Sla
+	(*LatencyTarget)(nil),        // 33: outrigger.config.v1.LatencyTarget
+	(*durationpb.Duration)(nil),  // 34: google.protobuf.Duration
 }
 var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
-	26, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	26, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
+	34, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	34, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
 	6,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
 	7,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
 	10, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
 	11, // 5: outrigger.config.v1.Policy.circuit_breaker:type_name -> outrigger.config.v1.CircuitBreaker
 	14, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
 	15, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
-	16, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
-	17, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
-	18, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
-	22, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
-	23, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
-	24, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
+	24, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
+	25, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
+	26, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
+	30, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
+	31, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
+	32, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
 	5,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
-	26, // 15: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
-	26, // 16: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
-	8,  // 17: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
-	9,  // 18: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
-	0,  // 19: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
-	26, // 20: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
-	26, // 21: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
-	26, // 22: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	0,  // 23: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
-	1,  // 24: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
-	12, // 25: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
-	13, // 26: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
-	26, // 27: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
-	26, // 28: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
-	0,  // 29: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
-	26, // 30: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
-	26, // 31: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
-	26, // 32: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
-	0,  // 33: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
-	0,  // 34: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
-	2,  // 35: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
-	19, // 36: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
-	20, // 37: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
-	21, // 38: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	26, // 39: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	26, // 40: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	0,  // 41: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	26, // 42: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	26, // 43: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 44: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	3,  // 45: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	25, // 46: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	26, // 47: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	26, // 48: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	17, // 15: outrigger.config.v1.Policy.client_throttle:type_name -> outrigger.config.v1.ClientThrottle
+	18, // 16: outrigger.config.v1.Policy.fallback:type_name -> outrigger.config.v1.Fallback
+	19, // 17: outrigger.config.v1.Policy.cache:type_name -> outrigger.config.v1.Cache
+	20, // 18: outrigger.config.v1.Policy.fault:type_name -> outrigger.config.v1.Fault
+	34, // 19: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
+	34, // 20: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
+	8,  // 21: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
+	9,  // 22: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
+	0,  // 23: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
+	34, // 24: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
+	34, // 25: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
+	34, // 26: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	0,  // 27: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
+	1,  // 28: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
+	12, // 29: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
+	13, // 30: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
+	34, // 31: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
+	34, // 32: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
+	0,  // 33: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
+	34, // 34: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
+	34, // 35: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
+	34, // 36: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
+	0,  // 37: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
+	0,  // 38: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
+	16, // 39: outrigger.config.v1.RateLimit.key:type_name -> outrigger.config.v1.RateLimitKey
+	34, // 40: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
+	0,  // 41: outrigger.config.v1.ClientThrottle.mode:type_name -> outrigger.config.v1.Mode
+	0,  // 42: outrigger.config.v1.Fallback.mode:type_name -> outrigger.config.v1.Mode
+	34, // 43: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	34, // 44: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	34, // 45: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	0,  // 46: outrigger.config.v1.Cache.mode:type_name -> outrigger.config.v1.Mode
+	21, // 47: outrigger.config.v1.Fault.delay:type_name -> outrigger.config.v1.FaultDelay
+	22, // 48: outrigger.config.v1.Fault.abort:type_name -> outrigger.config.v1.FaultAbort
+	23, // 49: outrigger.config.v1.Fault.header:type_name -> outrigger.config.v1.FaultHeader
+	0,  // 50: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
+	34, // 51: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
+	2,  // 52: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
+	27, // 53: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
+	28, // 54: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
+	29, // 55: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
+	34, // 56: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	34, // 57: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	0,  // 58: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
+	34, // 59: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	34, // 60: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 61: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	3,  // 62: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	33, // 63: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	34, // 64: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	34, // 65: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -2089,16 +2838,23 @@ func file_outrigger_config_v1_policy_proto_init() {
 	file_outrigger_config_v1_policy_proto_msgTypes[9].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[11].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[12].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[13].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[14].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[15].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[17].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[18].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[20].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[19].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[22].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[26].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_policy_proto_rawDesc), len(file_outrigger_config_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   22,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
