@@ -83,7 +83,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	var gone []*balancer.Endpoint
 	for i := range c.Services {
 		s := &c.Services[i]
-		settings := policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies}
+		settings := s.Settings()
 		entry := r.configured[s.Name]
 		if entry == nil {
 			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}

@@ -41,12 +41,7 @@ func breakerPolicy(m *configv1.CircuitBreaker) policy.BreakerPolicy {
 		o.SlowRate = or(slow.Threshold, defaultSlowRate)
 		o.SlowerThan = duration(slow.GetSlowerThan(), 0)
 	}
-	switch m.GetMode() {
-	case configv1.Mode_OBSERVE:
-		o.Mode = breaker.Observe
-	case configv1.Mode_OFF:
-		o.Mode = breaker.Off
-	}
+	o.Mode = mode(m.GetMode())
 	scope := policy.ScopeService
 	switch m.GetScope() {
 	case configv1.CircuitBreaker_METHOD:

@@ -5,6 +5,7 @@
 //
 //	c, err := config.Load("outrigger.yaml")
 //	// err, if any, is an *Error: every issue with file, line and column
+//	greeter := policy.NewService("greeter", c.Service("greeter").Settings(), nil)
 //
 // Default needs neither YAML nor rules and costs nothing.
 package config
@@ -37,6 +38,8 @@ type Config struct {
 	Services  []Service
 	Unmatched Unmatched
 	Telemetry Telemetry
+	// Chaos: policies may hold faults.
+	Chaos bool
 	// Digest is that of the text; zero for Default.
 	Digest Digest
 }
@@ -56,6 +59,21 @@ type Service struct {
 	Policy policy.Policy
 	// MethodPolicies are whole, by method or prefix.
 	MethodPolicies map[string]policy.Policy
+}
+
+// Settings are the service's policies, as policy.NewService takes them.
+func (s *Service) Settings() policy.Settings {
+	return policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies}
+}
+
+// Service returns the service of that name; nil where there is none.
+func (c *Config) Service(name string) *Service {
+	for i := range c.Services {
+		if c.Services[i].Name == name {
+			return &c.Services[i]
+		}
+	}
+	return nil
 }
 
 // Unmatched says what happens to calls that no service matches.

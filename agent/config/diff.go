@@ -23,6 +23,8 @@ type Changes struct {
 	Unmatched bool
 	// Telemetry: where metrics, traces or logs go differs.
 	Telemetry bool
+	// Chaos: whether policies may hold faults differs.
+	Chaos bool
 }
 
 // ServiceChange is what differs in one service.
@@ -83,6 +85,7 @@ func Diff(old, new *Config) Changes {
 	}
 	c.Unmatched = !reflect.DeepEqual(old.Unmatched, new.Unmatched)
 	c.Telemetry = old.Telemetry != new.Telemetry
+	c.Chaos = old.Chaos != new.Chaos
 	return c
 }
 
@@ -152,6 +155,9 @@ func (c Changes) String() string {
 	}
 	if c.Telemetry {
 		says = append(says, "telemetry")
+	}
+	if c.Chaos {
+		says = append(says, "chaos")
 	}
 	say("only a restart changes", c.Restart)
 	return strings.Join(says, "; ")

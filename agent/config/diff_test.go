@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestDiff(t *testing.T) {
 	const base = `
@@ -17,6 +20,8 @@ services:
 		{"another spelling", "# the same\ndefaults: {}\n" + base, "nothing changed"},
 		{"an address of the agent's", "api: {address: \"127.0.0.1:9\"}\n" + base, "only a restart changes api.address: 127.0.0.1:7601 → 127.0.0.1:9"},
 		{"telemetry and unmatched", "telemetry: {prometheus: false}\nunmatched: {mode: DIAL}\n" + base, "unmatched calls; telemetry"},
+		{"what calls are admitted by", strings.Replace(base, "timeout: 3s", "timeout: 3s, rate_limit: {per_second: 5}", 1), "a (policy)"},
+		{"leave for faults", "chaos: {enabled: true}\n" + base, "chaos"},
 		{"the defaults reach those that inherit them", "defaults: {stream: {idle_timeout: 1m}}\n" + base, "a (policy); b (policy); unmatched calls"},
 		{"services come and go", `
 services:

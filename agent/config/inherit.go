@@ -21,12 +21,17 @@ var algorithms = map[configv1.LoadBalancing_Algorithm]balancer.Policy{
 	configv1.LoadBalancing_RANDOM:                balancer.Random,
 }
 
+// level is one of the places where a policy is written.
+type level struct {
+	path     string // such as "services[0].policy"
+	who      string // whose policy it is, such as "service greeter"
+	override bool   // a method's
+}
+
 // policy makes a plain policy of what one level writes on top of what it
-// inherits, and returns the two as one too, for the level below. Rules about
-// several fields are checked where one of them is written: what is wrong with
-// the defaults is not told again of every service.
-func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Policy, *configv1.Policy) {
-	m := inherit(inherited, own)
+// inherits, and returns the two as one too, for the level below.
+func (f *file) policy(l level, inherited, own *configv1.Policy) (policy.Policy, *configv1.Policy) {
+	m, path := inherit(inherited, own), l.path
 	p := policy.Policy{
 		Timeout:       duration(m.GetTimeout(), 0),
 		PerTryTimeout: duration(m.GetPerTryTimeout(), 0),
@@ -34,7 +39,16 @@ func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Poli
 			IdleTimeout: duration(m.GetStream().GetIdleTimeout(), 0),
 			MaxDuration: duration(m.GetStream().GetMaxDuration(), 0),
 		},
+		Idempotent:    m.GetIdempotent(),
+		Retry:         retryPolicy(m.GetRetry()),
+		Hedge:         hedgePolicy(m.GetHedge()),
 		Breaker:       breakerPolicy(m.GetCircuitBreaker()),
+		Concurrency:   concurrencyPolicy(m.GetConcurrency()),
+		RateLimit:     rateLimitPolicy(m.GetRateLimit()),
+		Throttle:      throttlePolicy(m.GetClientThrottle()),
+		Fallback:      f.fallbackPolicy(path+".fallback", own.GetFallback(), m.GetFallback()),
+		Cache:         cachePolicy(m.GetCache()),
+		Fault:         faultPolicy(m.GetFault()),
 		LoadBalancing: algorithms[m.GetLoadBalancing().GetPolicy()],
 		HTTP: policy.HTTPStatuses{
 			Failures: f.statuses(path+".http.failure_statuses", m.GetHttp().GetFailureStatuses()),
@@ -42,6 +56,17 @@ func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Poli
 		},
 		SLA: targets(m.GetSla()),
 	}
+	if own != nil {
+		f.check(l, own, m, p)
+	}
+	return p, m
+}
+
+// check holds the rules about several fields. Each is told where one of its
+// fields is written: what is wrong with the defaults is not told again of every
+// service.
+func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
+	path := l.path
 	switch tooLong := p.Timeout > 0 && p.PerTryTimeout > p.Timeout; {
 	case tooLong && own.GetPerTryTimeout() != nil:
 		f.refuseTogether(path+".per_try_timeout", "%s is longer than the timeout (%s) that bounds all tries; want at most that", short(p.PerTryTimeout), short(p.Timeout))
@@ -54,17 +79,33 @@ func (f *file) policy(path string, inherited, own *configv1.Policy) (policy.Poli
 	if own.GetSla() != nil {
 		f.checkTargets(path+".sla", p.SLA)
 	}
-	return p, m
+	if b := own.GetRetry(); b != nil {
+		f.checkRetry(l, b, p.Retry)
+	}
+	f.checkHedge(l, own, p)
+	if b := own.GetConcurrency(); b != nil {
+		f.checkConcurrency(path+".concurrency", b, p.Concurrency)
+	}
+	if b := own.GetRateLimit(); b != nil {
+		f.checkRateLimit(path+".rate_limit", b, p.RateLimit)
+	}
+	f.checkCache(l, own, p)
+	if b := own.GetFault(); b != nil {
+		f.checkFault(path+".fault", b, m.GetFault())
+	}
 }
 
 // inherit returns the parent with what the child writes on top, field by
-// field; a list is replaced whole.
+// field; a list is replaced whole, and so is a fallback's answer.
 func inherit(parent, child *configv1.Policy) *configv1.Policy {
 	merged := &configv1.Policy{}
 	if parent != nil {
 		merged = proto.CloneOf(parent)
 	}
 	if child != nil {
+		if answers(child.GetFallback()) {
+			forgetAnswer(merged.GetFallback())
+		}
 		overlay(merged.ProtoReflect(), proto.CloneOf(child).ProtoReflect())
 	}
 	return merged

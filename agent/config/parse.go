@@ -41,14 +41,14 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Parse reads a configuration's text; name stands for it in errors. The error
-// is always an *Error, with every issue and not just the first.
+// Parse reads a configuration's text; name is the file that it stands in, for
+// errors and for the files that it names (which are read). The error is always an *Error, with every issue and not just the first.
 func Parse(name string, data []byte) (*Config, error) {
 	root, issue := readText(data)
 	if issue != nil {
 		return nil, newError(name, []Issue{*issue}, 0)
 	}
-	f := &file{root: root}
+	f := &file{name: name, root: root}
 	message := &configv1.Config{}
 	if root != nil {
 		// Each pass is silent about what an earlier one refused, so that one

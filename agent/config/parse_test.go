@@ -10,8 +10,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/breaker"
+	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -21,8 +24,8 @@ var update = flag.Bool("update", false, "write testdata/broken/*.want anew; read
 // text of the .want file beside it.
 func TestBrokenFiles(t *testing.T) {
 	paths, err := filepath.Glob("testdata/broken/*.yaml")
-	if err != nil || len(paths) < 80 {
-		t.Fatalf("%d files, %v; want at least 80", len(paths), err)
+	if err != nil || len(paths) < 160 {
+		t.Fatalf("%d files, %v; want at least 160", len(paths), err)
 	}
 	for _, path := range paths {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".yaml"), func(t *testing.T) {
@@ -156,6 +159,9 @@ func TestAccepted(t *testing.T) {
       retry: {max_attempts: 1}
       idempotent: false
       hedge: {delay: 50ms, mode: OFF}
+      client_throttle: {mode: OFF}
+      fallback: {mode: OFF}
+      cache: {mode: OFF}
       concurrency: {max_in_flight: 0}
       rate_limit: {per_second: 0, burst: 0}
       health_check: {mode: "OFF"}
@@ -163,6 +169,7 @@ func TestAccepted(t *testing.T) {
       defer: {mode: "OFF"}
 state: {dir: ""}
 `,
+		"codes that blame the caller":    oneService + "    policy: {retry: {codes: [INVALID_ARGUMENT, NOT_FOUND]}}\n",
 		"days":                           oneService + "    policy: {stream: {max_duration: 1d12h}, sla: {window: 7d}}\n",
 		"blocks without fields":          "egress: {}\napi:\ntelemetry: {otlp: {}, traces: {}, access_log: {}}\nunmatched: {}\n" + oneService + "    match: {}\n    policy:\n",
 		"windows line ends":              "egress: {}\r\napi: {}\r\n",
@@ -225,6 +232,31 @@ func TestTheReferenceConfigurationIsAccepted(t *testing.T) {
 	}
 }
 
+// TestTheReferenceConfigurationShowsEveryPolicy: each field of a policy that is
+// alive stands in it, if only in a comment.
+func TestTheReferenceConfigurationShowsEveryPolicy(t *testing.T) {
+	text, err := os.ReadFile("../../examples/reference.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var look func(protoreflect.MessageDescriptor)
+	look = func(message protoreflect.MessageDescriptor) {
+		for i := range message.Fields().Len() {
+			field := message.Fields().Get(i)
+			if _, later := unsupported[field.FullName()]; later && field.Kind() == protoreflect.MessageKind {
+				continue
+			}
+			if !strings.Contains(string(text), string(field.Name())+": ") && !strings.Contains(string(text), string(field.Name())+":\n") {
+				t.Errorf("%s is not in it", field.FullName())
+			}
+			if field.Message() != nil && field.Message().FullName() != durationName {
+				look(field.Message())
+			}
+		}
+	}
+	look((&configv1.Policy{}).ProtoReflect().Descriptor())
+}
+
 func TestAMissingFileIsNamed(t *testing.T) {
 	if _, err := Load("/nowhere/c.yaml"); err == nil || !strings.Contains(err.Error(), "/nowhere/c.yaml") {
 		t.Fatalf("got %v", err)
@@ -238,6 +270,11 @@ func valid(t *testing.T, p policy.Policy) {
 	}
 	if err := p.SLA.Validate(); err != nil {
 		t.Fatal(err)
+	}
+	if p.Retry.BackoffMax < p.Retry.BackoffBase || p.Retry.Budget.Ratio < 0 || p.Retry.Budget.Ratio > 1 || p.RateLimit.On() && p.RateLimit.Burst < 1 || p.Throttle.On() && p.Throttle.Ratio < 1 ||
+		(p.Cache.On() || p.Hedge.Mode != policy.Off && p.Hedge.MaxAttempts > 1) && !p.Idempotent || int64(p.Cache.MaxEntryBytes) > p.Cache.MaxBytes ||
+		p.Hedge.Mode != policy.Off && p.Hedge.MaxAttempts > 1 && p.Hedge.Delay <= 0 && p.Hedge.DelayQuantile <= 0 || p.Fallback.Code != policy.OK && p.Fallback.Body != "" {
+		t.Fatalf("accepted %+v", p)
 	}
 	if p.Timeout < 0 || p.PerTryTimeout < 0 || p.Timeout > 0 && p.PerTryTimeout > p.Timeout || p.Breaker.Options.MaxOpenFor < p.Breaker.Options.OpenFor {
 		t.Fatalf("accepted %+v", p)
@@ -265,6 +302,9 @@ func FuzzParse(f *testing.F) {
 				valid(t, s.Policy)
 				for _, p := range s.MethodPolicies {
 					valid(t, p)
+				}
+				if !c.Chaos && s.Policy.Fault != (policy.FaultPolicy{}) {
+					t.Fatalf("accepted %+v without chaos", s.Policy.Fault)
 				}
 				if s.Name == "" || len(s.Endpoints) == 0 || len(s.Authorities)+len(s.Methods) == 0 {
 					t.Fatalf("accepted %+v", s)

@@ -10,7 +10,10 @@ import (
 
 // file is a configuration being read: its text and what is wrong with it.
 type file struct {
+	name    string     // paths in it begin at its folder
 	root    *yaml.Node // nil: nothing is written
+	chaos   bool       // faults may be written
+	sets    map[string]*descriptors
 	issues  []Issue
 	earlier int // how many of them are of earlier passes
 	untold  int // how many were past maxIssues
@@ -22,13 +25,22 @@ func (f *file) nextPass() { f.earlier = len(f.issues) }
 // refuse notes that the field at path is wrong, unless an earlier pass refused
 // it, what it is in, or a part of it.
 func (f *file) refuse(path, format string, args ...any) {
-	for _, issue := range f.issues[:f.earlier] {
-		if within(path, issue.Path) || within(issue.Path, path) {
-			return
-		}
+	if f.refused(path) {
+		return
 	}
 	line, column := f.position(path)
 	f.add(Issue{Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// refused reports whether an earlier pass refused the field at path, what it
+// is in, or a part of it.
+func (f *file) refused(path string) bool {
+	for _, issue := range f.issues[:f.earlier] {
+		if within(path, issue.Path) || within(issue.Path, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // refuseTogether is refuse for a rule about several fields of one block. It is

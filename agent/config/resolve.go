@@ -18,7 +18,8 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		}
 		return l.GetAddress()
 	}
-	defaults, inherited := f.policy("defaults", nil, m.GetDefaults())
+	f.chaos = m.GetChaos().GetEnabled()
+	defaults, inherited := f.policy(level{path: "defaults", who: "every service"}, nil, m.GetDefaults())
 	c := &Config{
 		Egress:    address(m.GetEgress(), DefaultEgress),
 		API:       address(m.GetApi(), DefaultAPI),
@@ -26,6 +27,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
 		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
+		Chaos:     f.chaos,
 	}
 	c.Listeners = Listeners{
 		Egress: f.listenerOptions("egress", c.Egress, m.GetEgress()),
@@ -39,7 +41,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 }
 
 func (f *file) service(path string, m *configv1.Service, defaults *configv1.Policy) Service {
-	p, inherited := f.policy(path+".policy", defaults, m.GetPolicy())
+	p, inherited := f.policy(level{path: path + ".policy", who: "service " + m.GetName()}, defaults, m.GetPolicy())
 	s := Service{
 		Name:           m.GetName(),
 		Methods:        m.GetMatch().GetMethods(),
@@ -69,7 +71,7 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 			f.refuse(at+".method", "%s matches none of the service's methods (%s), so the override would never hold; want a method of the service's",
 				method, strings.Join(s.Methods, ", "))
 		}
-		s.MethodPolicies[method], _ = f.policy(at+".policy", inherited, override.GetPolicy())
+		s.MethodPolicies[method], _ = f.policy(level{path: at + ".policy", who: "method " + method, override: true}, inherited, override.GetPolicy())
 	}
 	return s
 }

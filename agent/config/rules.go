@@ -32,6 +32,14 @@ var expected = map[protoreflect.FullName]string{
 	"outrigger.config.v1.DialAllow.ports":        "want a port or a range such as \"8000-9000\"",
 	"outrigger.config.v1.Http.failure_statuses":  "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
 	"outrigger.config.v1.Http.pushback_statuses": "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
+	"outrigger.config.v1.Retry.codes":            "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.Hedge.non_fatal_codes":  "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.FaultAbort.code":        "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.Fallback.code":          "want a gRPC code, such as OK or UNAVAILABLE",
+	"outrigger.config.v1.Fallback.message_type":  "want the full name of a message, such as helloworld.HelloReply",
+	"outrigger.config.v1.RateLimitKey.header":    "want the name of request metadata in lower case, such as x-tenant",
+	"outrigger.config.v1.FaultHeader.name":       "want the name of request metadata in lower case, such as x-chaos",
+	"outrigger.config.v1.Cache.metadata":         "want the name of request metadata in lower case, such as x-tenant",
 	"outrigger.config.v1.LatencyTarget.target":   "want how long the calls take at most, such as target: 200ms",
 }
 
@@ -56,7 +64,7 @@ func (f *file) rules(message proto.Message) {
 
 // broken says which rule is broken, by which value, and what was expected.
 func (f *file) broken(path string, violation *protovalidate.Violation) string {
-	written, rule, message := f.scalar(path), violation.Proto.GetRuleId(), violation.Proto.GetMessage()
+	written, rule, message := clipped(f.scalar(path)), violation.Proto.GetRuleId(), violation.Proto.GetMessage()
 	want := ""
 	if field := fieldAt((&configv1.Config{}).ProtoReflect().Descriptor(), path); field != nil {
 		want = expected[field.FullName()]

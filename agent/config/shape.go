@@ -104,6 +104,10 @@ func (f *file) value(node *yaml.Node, field protoreflect.FieldDescriptor, path s
 		n, err := strconv.ParseUint(node.Value, 10, 32)
 		// 010 is 8 to some readers of YAML and 10 to others.
 		ok = ok && node.Tag == "!!int" && err == nil && strconv.FormatUint(n, 10) == node.Value
+	case protoreflect.Uint64Kind:
+		want = "a whole number"
+		n, err := strconv.ParseUint(node.Value, 10, 64)
+		ok = ok && node.Tag == "!!int" && err == nil && strconv.FormatUint(n, 10) == node.Value
 	case protoreflect.DoubleKind:
 		want = "a number"
 		n, err := strconv.ParseFloat(node.Value, 64)
@@ -153,16 +157,21 @@ func describe(node *yaml.Node) string {
 	case yaml.AliasNode:
 		return "an alias"
 	}
-	const longest = 64
-	text := node.Value
-	switch {
-	case isNull(node):
+	if isNull(node) {
 		return "nothing"
-	case len(text) > longest:
-		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}
+	text := clipped(node.Value)
 	if node.Tag == "!!str" {
 		return strconv.Quote(text)
+	}
+	return text
+}
+
+// clipped is as much of a text as a message has room for.
+func clipped(text string) string {
+	const longest = 64
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
 	}
 	return text
 }

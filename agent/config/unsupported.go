@@ -34,11 +34,6 @@ var unsupported = map[protoreflect.FullName]later{
 	"outrigger.config.v1.Endpoints.dns":            {nil, "want static"},
 	"outrigger.config.v1.Endpoints.file":           {nil, "want static"},
 	"outrigger.config.v1.Endpoints.kubernetes":     {nil, "want static"},
-	"outrigger.config.v1.Policy.retry":             {retriesNothing, orOff},
-	"outrigger.config.v1.Policy.idempotent":        {func(v protoreflect.Value) bool { return !v.Bool() }, "leave it out, or write false"},
-	"outrigger.config.v1.Policy.hedge":             {hedgesNothing, orOff},
-	"outrigger.config.v1.Policy.concurrency":       {boundsNothing, orOff},
-	"outrigger.config.v1.Policy.rate_limit":        {limitsNothing, orOff},
 	"outrigger.config.v1.Policy.hash_on":           {nil, leaveOut},
 	"outrigger.config.v1.Policy.health_check":      {off, orOff},
 	"outrigger.config.v1.Policy.outlier_detection": {off, orOff},
@@ -50,26 +45,6 @@ var unsupported = map[protoreflect.FullName]later{
 func off(v protoreflect.Value) bool {
 	m := v.Message()
 	return m.Get(m.Descriptor().Fields().ByName("mode")).Enum() == configv1.Mode_OFF.Number()
-}
-
-func retriesNothing(v protoreflect.Value) bool {
-	r, ok := v.Message().Interface().(*configv1.Retry)
-	return off(v) || ok && r.GetMaxAttempts() == 1
-}
-
-func hedgesNothing(v protoreflect.Value) bool {
-	h, ok := v.Message().Interface().(*configv1.Hedge)
-	return off(v) || ok && h.GetMaxAttempts() == 1
-}
-
-func boundsNothing(v protoreflect.Value) bool {
-	c, ok := v.Message().Interface().(*configv1.Concurrency)
-	return off(v) || ok && c.GetMaxInFlight() == 0 && !c.GetAdaptive()
-}
-
-func limitsNothing(v protoreflect.Value) bool {
-	r, ok := v.Message().Interface().(*configv1.RateLimit)
-	return off(v) || ok && r.GetPerSecond() == 0 && r.GetBurst() == 0
 }
 
 func defersNothing(v protoreflect.Value) bool {
