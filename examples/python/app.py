@@ -1,4 +1,5 @@
 """Greets each name on standard input. It knows nothing of the agent."""
+import signal
 import sys
 
 import grpc
@@ -18,6 +19,8 @@ def reason(error):
             return info.reason
     return "no reason given"
 
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 
 with grpc.insecure_channel("greeter.example:50051") as channel:
     greeter = greeter_pb2_grpc.GreeterStub(channel)

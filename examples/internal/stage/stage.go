@@ -4,7 +4,6 @@
 package stage
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,14 +68,14 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// finish runs a command to its end. Its error shows the last that was printed.
+// finish runs a command to its end. Its error shows the first lines that were printed.
 func finish(cmd *exec.Cmd) error {
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return nil
 	}
-	out = bytes.TrimSpace(out)
-	return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out[max(0, len(out)-600):])
+	said := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return fmt.Errorf("%s: %w %s", strings.Join(cmd.Args, " "), err, strings.Join(said[:min(len(said), 6)], "\n"))
 }
 
 // behind is this process's environment with proxy as the only proxy variable:
