@@ -1,34 +1,66 @@
 package policy
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/breaker"
 )
 
-// Call is one call's life. The zero value is ready for Begin. It is not safe
-// for concurrent use; the shell guards it.
+type breakerPermit = breaker.Permit
+
+// Call is one call's life. The zero value is ready for Begin. It must not be
+// copied after that, and is not safe for concurrent use; the shell guards it.
 type Call struct {
-	method   *Method
-	start    Instant
-	deadline Instant // the caller's own; 0: none
-	touched  Instant // when a byte of it last moved
-	permit   breaker.Permit
-	stream   bool
-	attempts uint32
-	tried    [4]*balancer.Endpoint // the first few; past them a repeat does no harm
+	method      *Method
+	start       Instant
+	deadline    Instant // the caller's own; 0: none
+	touched     Instant // when a byte of it last moved
+	metadata    Metadata
+	criticality Criticality
+	phase       phase
+	stream      bool
+	noRetry     bool
+	idempotent  bool
+	observed    bool // a policy in OBSERVE would have refused it
+	throttled   bool // the throttle in OBSERVE would have dropped it
+	holdsFirst  bool // first holds the permit of the first attempt
+	first       breakerPermit
+	fault       Fault
+	resumeAt    Instant // when an injected delay is over
+	waiter      Waiter
+	woken       []*Waiter
+
+	sent    uint32 // attempts picked so far
+	counted uint32 // of those, the ones that an endpoint may have processed
+	retries uint8
+	hedges  uint8
+	flying  uint8                 // attempts under way
+	again   Instant               // when the next attempt is due; 0: none is
+	hedgeAt Instant               // when the next hedge is due; 0: none is
+	tried   [4]*balancer.Endpoint // the first few; past them a repeat does no harm
 }
 
 // Attempt is one try at one endpoint. The zero value is ready for Call.Pick.
 type Attempt struct {
-	// Endpoint is where the attempt goes.
+	// Endpoint is where the attempt goes. nil: the shell's own transport
+	// chooses.
 	Endpoint *balancer.Endpoint
 	start    Instant
-	permit   breaker.Permit
+	permit   breakerPermit // of the service's or method's breaker
+	own      breakerPermit // of the endpoint's breaker
+	live     bool
+	hedge    bool
 }
+
+// Live reports whether the attempt was picked and not finished yet.
+func (a *Attempt) Live() bool { return a.live }
+
+// Start returns when the attempt was picked.
+func (a *Attempt) Start() Instant { return a.start }
+
+// Hedge reports whether the attempt was sent beside another one.
+func (a *Attempt) Hedge() bool { return a.hedge }
 
 // Method returns the method that the call is to.
 func (c *Call) Method() *Method { return c.method }
@@ -37,28 +69,14 @@ func (c *Call) Method() *Method { return c.method }
 func (c *Call) Start() Instant { return c.start }
 
 // Attempts returns how many attempts were picked so far.
-func (c *Call) Attempts() int { return int(c.attempts) }
+func (c *Call) Attempts() int { return int(c.sent) }
 
-// Begin admits the call or says why not. callerTimeout is what the caller
-// allows, negative when it says nothing. A refused call wants End, nothing else.
-func (c *Call) Begin(m *Method, now Instant, callerTimeout time.Duration, rnd uint64) *Refusal {
-	*c = Call{method: m, start: now, touched: now, stream: m.stream.Load()}
-	if callerTimeout >= 0 {
-		c.deadline = now + callerTimeout
-		if callerTimeout == 0 {
-			return c.refuse(Deadline, "", "the caller's deadline was over when the call arrived")
-		}
-	}
-	if m.breaker == nil {
-		return nil
-	}
-	permit, refused, ok := m.breaker.Acquire(now, rnd)
-	if !ok {
-		return c.breakerRefusal(refused, "")
-	}
-	c.permit = permit
-	return nil
-}
+// Previous returns how many attempts before the present one an endpoint may
+// have processed: what grpc-previous-rpc-attempts tells (gRFC A6).
+func (c *Call) Previous() int { return max(int(c.counted)-1, 0) }
+
+// InFlight returns how many attempts are under way.
+func (c *Call) InFlight() int { return int(c.flying) }
 
 // Pick chooses the endpoint of the next attempt, one that the call has not
 // tried where there is another. Each attempt picked wants one Finish or
@@ -66,15 +84,15 @@ func (c *Call) Begin(m *Method, now Instant, callerTimeout time.Duration, rnd ui
 func (c *Call) Pick(now Instant, rnd uint64, a *Attempt) *Refusal {
 	m := c.method
 	set := m.service.set.Load()
-	byEndpoint := m.rule.breakers != nil && m.rule.policy.Breaker.Scope == ScopeEndpoint
+	byEndpoint := m.byEndpoint()
 	var excluded balancer.Excluded
-	if byEndpoint || c.attempts > 0 {
+	if byEndpoint || c.sent > 0 {
 		excluded = func(e *balancer.Endpoint) bool {
 			return c.hasTried(e) || byEndpoint && m.endpointBreaker(e).Blocks(now)
 		}
 	}
 	e := m.rule.picker.Pick(set, rnd, excluded)
-	if e == nil && c.attempts > 0 {
+	if e == nil && c.sent > 0 {
 		// Every other one is out of the question: a repeat is better than none.
 		excluded = nil
 		if byEndpoint {
@@ -85,23 +103,50 @@ func (c *Call) Pick(now Instant, rnd uint64, a *Attempt) *Refusal {
 	if e == nil {
 		return c.noEndpoint(set, byEndpoint, now)
 	}
-	*a = Attempt{Endpoint: e, start: now}
+	var own breakerPermit
 	if byEndpoint {
 		permit, refused, ok := m.endpointBreaker(e).Acquire(now, rnd)
 		if !ok {
 			// Another call took the last probe between the two questions.
 			return c.breakerRefusal(refused, e.Address())
 		}
-		a.permit = permit
+		if permit.WouldRefuse() {
+			c.note(BreakerOpen)
+		}
+		own = permit
 	}
-	if int(c.attempts) < len(c.tried) {
-		c.tried[c.attempts] = e
+	if refusal := c.Send(now, rnd, a); refusal != nil {
+		if byEndpoint {
+			m.endpointBreaker(e).Report(own, now, breaker.Ignored, 0, rnd)
+		}
+		return refusal
 	}
-	if c.attempts > 0 {
-		m.service.counts.retries.Add(1)
+	a.Endpoint, a.own = e, own
+	if n := int(c.sent) - 1; n < len(c.tried) {
+		c.tried[n] = e
 	}
-	c.attempts++
 	e.Begin()
+	return nil
+}
+
+// Send begins an attempt whose endpoint the shell's own transport chooses: it
+// stands for Pick where there is none to pick.
+func (c *Call) Send(now Instant, rnd uint64, a *Attempt) *Refusal {
+	permit := c.first
+	if c.holdsFirst {
+		c.holdsFirst, c.first = false, breakerPermit{}
+	} else if refusal := c.acquire(now, rnd, &permit); refusal != nil {
+		return refusal
+	}
+	*a = Attempt{start: now, permit: permit, live: true, hedge: c.flying > 0}
+	if c.sent > 0 {
+		c.method.service.counts.retries.Add(1)
+	}
+	c.sent++
+	c.counted++
+	c.flying++
+	c.again = 0
+	c.planHedge(now)
 	return nil
 }
 
@@ -114,10 +159,6 @@ func (c *Call) hasTried(e *balancer.Endpoint) bool {
 	return false
 }
 
-// Sent counts an attempt whose endpoint the shell's own transport chooses: it
-// stands for Pick and Finish where there is none to pick.
-func (c *Call) Sent() { c.attempts++ }
-
 // Untried reports whether the service has an endpoint that the call has not
 // tried and that may get calls.
 func (c *Call) Untried() bool {
@@ -129,18 +170,65 @@ func (c *Call) Untried() bool {
 	return false
 }
 
+func (m *Method) byEndpoint() bool {
+	return m.rule.breakers != nil && m.rule.policy.Breaker.Scope == ScopeEndpoint
+}
+
 func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 	return m.rule.breakers.Get(breaker.Key{Service: m.service.name, Endpoint: e.Address()})
 }
 
-// Finish reports how an attempt ended.
-func (c *Call) Finish(a *Attempt, now Instant, r Result, rnd uint64) {
-	outcome := c.blame(now, r)
-	a.Endpoint.End(outcome == breaker.Failure)
-	if m := c.method; m.rule.breakers != nil && m.rule.policy.Breaker.Scope == ScopeEndpoint {
-		m.endpointBreaker(a.Endpoint).Report(a.permit, now, outcome, now-a.start, rnd)
+// Finish reports how an attempt ended and says what follows.
+func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	c.Settle(a, now, e.Result, rnd)
+	return c.decide(now, e, rnd)
+}
+
+// Judge says what would follow an attempt that ended so, for an answer whose
+// head is here and whose rest is not: with Return the attempt goes on, and wants
+// Settle at its end; with anything else it is over, and wants Settle now.
+func (c *Call) Judge(now Instant, e Ending, rnd uint64) Verdict {
+	c.flying--
+	v := c.decide(now, e, rnd)
+	c.flying++
+	return v
+}
+
+// Settle reports how an attempt ended where nothing is left to decide: its
+// answer went out, or the whole call is over.
+func (c *Call) Settle(a *Attempt, now Instant, r Result, rnd uint64) {
+	took := now - a.start
+	c.leave(a, now, c.blame(now, r), took, rnd)
+	if r == (Result{}) && !c.stream && c.method.rule.spends() {
+		c.method.answeredIn(now, took)
 	}
 	*a = Attempt{}
+}
+
+// Abandon ends an attempt that nobody waits for any more: another one
+// answered, or the call is over. Nothing is learnt of the endpoint.
+func (c *Call) Abandon(a *Attempt, now Instant, rnd uint64) {
+	c.leave(a, now, breaker.Ignored, now-a.start, rnd)
+	if c.method.rule.spends() {
+		c.method.outlasted(now, now-a.start)
+	}
+	*a = Attempt{}
+}
+
+// leave gives back what the attempt holds.
+func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
+	c.flying--
+	m := c.method
+	if m.breaker != nil {
+		m.breaker.Report(a.permit, now, outcome, took, rnd)
+	}
+	if a.Endpoint == nil {
+		return
+	}
+	a.Endpoint.End(outcome == breaker.Failure)
+	if m.byEndpoint() {
+		m.endpointBreaker(a.Endpoint).Report(a.own, now, outcome, took, rnd)
+	}
 }
 
 // early is how much before the caller's deadline a server may say that it is
@@ -156,16 +244,31 @@ func (c *Call) blame(now Instant, r Result) breaker.Outcome {
 	return r.breakerOutcome()
 }
 
-// End records the call. Nothing may be asked of it afterwards.
-func (c *Call) End(now Instant, r Result, rnd uint64) {
+// End records the call and returns the waiters of other calls that may go on
+// now: the shell asks Admit of each again. Nothing may be asked of the call
+// afterwards.
+func (c *Call) End(now Instant, r Result, rnd uint64) (woken []*Waiter) {
 	m := c.method
 	latency := now - c.start
-	if m.breaker != nil {
-		outcome := c.blame(now, r)
-		if c.attempts == 0 {
-			outcome = breaker.Ignored // it never went out: nothing was learnt
+	if c.holdsFirst {
+		// It never went out: nothing was learnt.
+		c.holdsFirst = false
+		if m.breaker != nil {
+			m.breaker.Report(c.first, now, breaker.Ignored, 0, rnd)
 		}
-		m.breaker.Report(c.permit, now, outcome, latency, rnd)
+	}
+	if l := m.rule.limiter; l != nil {
+		sample := latency
+		if c.sent == 0 || c.stream {
+			sample = 0
+		}
+		woken = l.Leave(&c.waiter, now, sample, r.overload())
+		if c.waiter.WouldRefuse() {
+			c.note(ConcurrencyLimit)
+		}
+	}
+	if t := m.rule.throttle; t != nil && c.sent > 0 && !c.throttled {
+		t.report(now, rnd, r != Result{Code: ResourceExhausted}) // pushback; an outage is the breaker's
 	}
 	if c.stream && r.Reason == ReasonNone {
 		// How long a stream lived says nothing of how fast it answers.
@@ -174,6 +277,7 @@ func (c *Call) End(now Instant, r Result, rnd uint64) {
 		m.service.recorder.Record(now, r.slaOutcome(), latency)
 	}
 	m.service.count(r)
+	return woken
 }
 
 // Touch says that a byte of the call moved: the idle timeout of a stream
@@ -181,12 +285,14 @@ func (c *Call) End(now Instant, r Result, rnd uint64) {
 func (c *Call) Touch(now Instant) { c.touched = now }
 
 // MarkStream says that the call turned out to be a stream: unary timeouts hold
-// no longer, those of streams do. The method is remembered as a stream's.
+// no longer, those of streams do, and nothing is sent twice. The method is
+// remembered as a stream's.
 func (c *Call) MarkStream() {
 	if c.stream {
 		return
 	}
 	c.stream = true
+	c.hedgeAt = 0
 	if !c.method.stream.Load() {
 		c.method.stream.Store(true)
 	}
@@ -194,140 +300,3 @@ func (c *Call) MarkStream() {
 
 // IsStream reports whether the call is known to be a stream.
 func (c *Call) IsStream() bool { return c.stream }
-
-// Expiry returns when something falls due: the shell calls Expire at or after
-// it. Zero: never. a is the attempt under way, or nil.
-func (c *Call) Expiry(a *Attempt) Instant {
-	due := c.deadline
-	p := &c.method.rule.policy
-	if c.stream {
-		if d := p.Stream.MaxDuration; d > 0 {
-			due = earlier(due, c.start+d)
-		}
-		if d := p.Stream.IdleTimeout; d > 0 {
-			due = earlier(due, c.touched+d)
-		}
-		return due
-	}
-	if p.Timeout > 0 {
-		due = earlier(due, c.start+p.Timeout)
-	}
-	if p.PerTryTimeout > 0 && a != nil && a.Endpoint != nil {
-		due = earlier(due, a.start+p.PerTryTimeout)
-	}
-	return due
-}
-
-func earlier(a, b Instant) Instant {
-	if a == 0 || b < a {
-		return b
-	}
-	return a
-}
-
-// Expire returns the refusal that ends the call at now, or nil when nothing is
-// due yet.
-func (c *Call) Expire(now Instant, a *Attempt) *Refusal {
-	p := &c.method.rule.policy
-	endpoint := ""
-	if a != nil && a.Endpoint != nil {
-		endpoint = a.Endpoint.Address()
-	}
-	over := func(since Instant, d time.Duration) bool { return d > 0 && now >= since+d }
-	end := func(reason Reason, policy, format string, args ...any) *Refusal {
-		r := c.refuse(reason, policy, fmt.Sprintf(format, args...))
-		r.Endpoint = endpoint
-		return r
-	}
-	switch {
-	case !c.stream && over(c.start, p.Timeout):
-		return end(Timeout, "timeout", "no answer from %s within the timeout of %v%s", c.method.service.name, p.Timeout, at(endpoint))
-	case c.deadline != 0 && now >= c.deadline:
-		return end(Deadline, "", "the caller's deadline of %v passed without an answer from %s%s", c.deadline-c.start, c.method.service.name, at(endpoint))
-	case !c.stream && endpoint != "" && over(a.start, p.PerTryTimeout):
-		return end(Timeout, "per_try_timeout", "no answer from %s within per_try_timeout of %v%s", c.method.service.name, p.PerTryTimeout, at(endpoint))
-	case c.stream && over(c.start, p.Stream.MaxDuration):
-		return end(Timeout, "stream.max_duration", "the stream reached its max_duration of %v", p.Stream.MaxDuration)
-	case c.stream && over(c.touched, p.Stream.IdleTimeout):
-		return end(Timeout, "stream.idle_timeout", "neither side sent anything for the stream's idle_timeout of %v", p.Stream.IdleTimeout)
-	}
-	return nil
-}
-
-func at(endpoint string) string {
-	if endpoint == "" {
-		return ""
-	}
-	return " (endpoint " + endpoint + ")"
-}
-
-// Remaining returns how much of the caller's own deadline is left at now, for
-// the grpc-timeout that the upstream gets; ok is false when the caller set
-// none. The agent's own timeouts are not passed on: the agent can't know that a
-// call is not a stream, and a stream must not die of them upstream.
-func (c *Call) Remaining(now Instant) (left time.Duration, ok bool) {
-	if c.deadline == 0 {
-		return 0, false
-	}
-	return max(c.deadline-now, 0), true
-}
-
-// Refuse returns a refusal of the call for a reason that the shell found.
-func (c *Call) Refuse(reason Reason, endpoint, message string) *Refusal {
-	r := c.refuse(reason, "", message)
-	r.Endpoint = endpoint
-	return r
-}
-
-func (c *Call) refuse(reason Reason, policy, message string) *Refusal {
-	return &Refusal{Reason: reason, Service: c.method.service.name, Policy: policy, Message: message}
-}
-
-func (c *Call) breakerRefusal(refused breaker.Refusal, endpoint string) *Refusal {
-	name := c.method.service.name
-	if endpoint != "" {
-		name += " at " + endpoint
-	} else if c.method.rule.policy.Breaker.Scope == ScopeMethod {
-		name = strings.TrimPrefix(c.method.name, "/")
-	}
-	message := fmt.Sprintf("the circuit breaker of %s is %s: %s", name, refused.State, refused.Reason)
-	if refused.RetryAfter > 0 {
-		message += fmt.Sprintf("; next probe in %v", refused.RetryAfter.Round(time.Millisecond))
-	}
-	r := c.refuse(BreakerOpen, "circuit_breaker", message)
-	r.Endpoint, r.RetryAfter = endpoint, refused.RetryAfter
-	return r
-}
-
-// retryWithoutEndpoints is the advice to a caller when no endpoint is left:
-// about as long as a restart or a discovery refresh takes.
-const retryWithoutEndpoints = time.Second
-
-func (c *Call) noEndpoint(set *balancer.Set, byEndpoint bool, now Instant) *Refusal {
-	name := c.method.service.name
-	if set.Len() == 0 {
-		r := c.refuse(NoEndpoints, "", fmt.Sprintf("service %s has no endpoints", name))
-		r.RetryAfter = retryWithoutEndpoints
-		return r
-	}
-	if byEndpoint {
-		// Name the one that is back first: that is when to try again.
-		var first *Refusal
-		for _, e := range set.All() {
-			if e.Barred() {
-				continue
-			}
-			s := c.method.endpointBreaker(e).Snapshot(now)
-			wait := max(s.OpenUntil-now, 0)
-			if first == nil || wait < first.RetryAfter {
-				first = c.breakerRefusal(breaker.Refusal{State: s.State, Reason: s.Reason, RetryAfter: wait}, e.Address())
-			}
-		}
-		if first != nil {
-			return first
-		}
-	}
-	r := c.refuse(AllUnhealthy, "", fmt.Sprintf("service %s has %d endpoints and all are drained", name, set.Len()))
-	r.RetryAfter = retryWithoutEndpoints
-	return r
-}

@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Fault is what is injected into one call. The zero value is nothing. A call
 // that gets both waits first and is aborted then.
@@ -12,6 +15,18 @@ type Fault struct {
 	Abort bool
 	// Code is the status of an aborted call.
 	Code Code
+}
+
+// String says what was injected, for spans: "delay 200ms, abort UNAVAILABLE".
+func (f Fault) String() string {
+	var parts []string
+	if f.Delay > 0 {
+		parts = append(parts, "delay "+f.Delay.String())
+	}
+	if f.Abort {
+		parts = append(parts, "abort "+f.Code.String())
+	}
+	return strings.Join(parts, ", ")
 }
 
 // decide says what is injected into one call. header is the value that p.Header

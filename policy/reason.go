@@ -70,6 +70,8 @@ const (
 	Throttled
 	// FaultInjected: failed on purpose.
 	FaultInjected
+	// NotCached: the caller wanted an answer from the cache only.
+	NotCached
 	// CallerCanceled is no refusal: the caller gave up. It never reaches it.
 	CallerCanceled
 	numReasons
@@ -99,6 +101,7 @@ var reasons = [numReasons]struct {
 	DeferOff:         {"DEFER_OFF", FailedPrecondition},
 	Throttled:        {"THROTTLED", ResourceExhausted},
 	FaultInjected:    {"FAULT_INJECTED", Unavailable},
+	NotCached:        {"NOT_CACHED", NotFound},
 	CallerCanceled:   {"CANCELLED", Canceled},
 }
 

@@ -39,7 +39,8 @@ type Trace interface {
 	// StartAttempt begins an attempt's span and returns the traceparent that
 	// the endpoint gets. number counts from 1.
 	StartAttempt(now Instant, endpoint string, number int) (traceparent string)
-	EndAttempt(now Instant, result Result, message string)
+	// EndAttempt ends it. Attempts may overlap: number says which.
+	EndAttempt(now Instant, number int, result Result, message string)
 	Event(now Instant, name string)
 	End(now Instant, record *Record)
 }

@@ -17,6 +17,12 @@ type Result struct {
 // Refused returns the result of a refusal.
 func Refused(r *Refusal) Result { return Result{Code: r.Code(), Reason: r.Reason} }
 
+// Failed reports whether the endpoints could not answer, or asked for less:
+// what an older answer may stand in for.
+func (r Result) Failed() bool {
+	return r.breakerOutcome() == breaker.Failure || r.Reason == ReasonNone && r.Code == ResourceExhausted
+}
+
 // breakerOutcome says whose fault the result is. Caller's cancels, callers' own
 // short deadlines and codes such as NOT_FOUND are not the server's failures;
 // RESOURCE_EXHAUSTED is pushback, which a breaker must not turn into an outage.
@@ -48,10 +54,22 @@ func (r Result) slaOutcome() sla.Outcome {
 			return sla.Failure
 		}
 		return sla.Success
-	case CallerCanceled, RequestTooLarge:
+	case CallerCanceled, RequestTooLarge, NotCached:
 		return sla.Excluded
 	case Protocol:
 		return sla.Failure
 	}
 	return sla.Unavailable
+}
+
+// overload reports whether the result says that there is too much load: what
+// limits that measure it back off from.
+func (r Result) overload() bool {
+	switch r.Reason {
+	case ReasonNone:
+		return r.Code == ResourceExhausted || r.Code == Unavailable || r.Code == DeadlineExceeded
+	case ConnectFailed, ConnectionLost, Timeout:
+		return true
+	}
+	return false
 }

@@ -31,6 +31,7 @@ type Settings struct {
 type Service struct {
 	name     string
 	recorder *sla.Recorder
+	budget   *budget
 	set      atomic.Pointer[balancer.Set]
 	current  atomic.Pointer[generation]
 	counts   counters
@@ -50,17 +51,30 @@ type generation struct {
 	other    *Method
 }
 
-// rule is one policy with the breakers and the picker that it asks for.
+// rule is one policy with the live state that it asks for; nil is what it does
+// not ask for. What a method override asks for in the same words as its service
+// is the service's: one limit, not two of the same size.
 type rule struct {
 	policy   Policy
-	breakers *breaker.Set // nil when the breaker is off
+	breakers *breaker.Set
+	limiter  *Limiter
+	rate     *rateLimiter
+	throttle *throttle
+	cache    *Cache
+	quantile *liveQuantile // of attempts, for hedges
 	picker   *balancer.Picker
+}
+
+// spends reports whether the rule's calls may be sent again.
+func (r *rule) spends() bool {
+	p := &r.policy
+	return p.Retry.MaxAttempts > 1 && p.Retry.Mode != Off || p.Hedge.MaxAttempts > 1 && p.Hedge.Mode != Off
 }
 
 // NewService returns a service without endpoints. onTransition, which may be
 // nil, hears of every breaker's change of state; it must not block.
 func NewService(name string, settings Settings, onTransition func(breaker.Key, breaker.Transition)) *Service {
-	s := &Service{name: name, recorder: sla.NewRecorder(sla.Options{}), onTransition: onTransition}
+	s := &Service{name: name, recorder: sla.NewRecorder(sla.Options{}), budget: newBudget(settings.Policy.Retry.Budget), onTransition: onTransition}
 	s.set.Store(balancer.NewSet(nil))
 	s.Update(settings)
 	return s
@@ -72,21 +86,24 @@ func (s *Service) Name() string { return s.name }
 // Update changes the settings. Calls that are under way end under the old
 // ones. Breakers and windows keep their state.
 func (s *Service) Update(settings Settings) {
+	Wake(s.update(settings))
+}
+
+// update returns the calls that a larger limit lets go on.
+func (s *Service) update(settings Settings) (woken []*Waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.current.Load()
 	g := &generation{settings: settings, rules: make(map[string]*rule, len(settings.Methods))}
-	var oldRule *rule
+	var before *rule
+	var overrides map[string]*rule
 	if old != nil {
-		oldRule = old.service
+		before, overrides = old.service, old.rules
 	}
-	g.service = s.newRule(settings.Policy, oldRule)
+	s.budget.update(settings.Policy.Retry.Budget)
+	g.service = s.newRule(settings.Policy, before, nil, &woken)
 	for method, p := range settings.Methods {
-		oldRule = nil
-		if old != nil {
-			oldRule = old.rules[method]
-		}
-		g.rules[method] = s.newRule(p, oldRule)
+		g.rules[method] = s.newRule(p, overrides[method], g.service, &woken)
 	}
 	g.other = g.newMethod(s, OtherMethods)
 	methods := make(map[string]*Method)
@@ -94,31 +111,79 @@ func (s *Service) Update(settings Settings) {
 		for name, m := range *old.methods.Load() {
 			next := g.newMethod(s, name)
 			next.stream.Store(m.stream.Load())
+			next.usual.Store(m.usual.Load())
 			methods[name] = next
 		}
 	}
 	g.methods.Store(&methods)
 	s.current.Store(g)
+	return woken
 }
 
-// newRule takes over what the old rule under the same name remembers.
-func (s *Service) newRule(p Policy, old *rule) *rule {
+// newRule takes over what the old rule under the same name remembers, and
+// shares with the service's rule what both ask for alike. old and service may
+// be nil.
+func (s *Service) newRule(p Policy, old, service *rule, woken *[]*Waiter) *rule {
+	if old == nil {
+		old = &rule{}
+	}
 	r := &rule{policy: p}
-	if p.Breaker.Options.Mode != breaker.Off {
-		options := p.Breaker.Options
-		if old != nil && old.breakers != nil && old.policy.Breaker.Scope == p.Breaker.Scope {
-			r.breakers = old.breakers
-			r.breakers.Update(options)
-		} else {
-			r.breakers = breaker.NewSet(options, s.onTransition)
+	if p.Breaker.Options.Mode != Off {
+		before := old
+		if old.policy.Breaker.Scope != p.Breaker.Scope {
+			before = &rule{} // other keys: nothing to take over
+		}
+		r.breakers = state(p.Breaker, before, service,
+			func(r *rule) (*breaker.Set, BreakerPolicy) { return r.breakers, r.policy.Breaker },
+			func(p BreakerPolicy) *breaker.Set { return breaker.NewSet(p.Options, s.onTransition) },
+			func(set *breaker.Set, p BreakerPolicy) { set.Update(p.Options) })
+	}
+	if p.Concurrency.On() {
+		r.limiter = state(p.Concurrency, old, service,
+			func(r *rule) (*Limiter, ConcurrencyPolicy) { return r.limiter, r.policy.Concurrency }, NewLimiter,
+			func(l *Limiter, p ConcurrencyPolicy) { *woken = append(*woken, l.Update(p)...) })
+	}
+	if p.RateLimit.On() {
+		r.rate = state(p.RateLimit, old, service,
+			func(r *rule) (*rateLimiter, RateLimitPolicy) { return r.rate, r.policy.RateLimit }, newRateLimiter, (*rateLimiter).update)
+	}
+	if p.Throttle.On() {
+		r.throttle = state(p.Throttle, old, service,
+			func(r *rule) (*throttle, ThrottlePolicy) { return r.throttle, r.policy.Throttle }, newThrottle, (*throttle).update)
+	}
+	if p.Cache.On() {
+		r.cache = state(p.Cache, old, service,
+			func(r *rule) (*Cache, CachePolicy) { return r.cache, r.policy.Cache }, NewCache, (*Cache).Update)
+	}
+	if p.Hedge.DelayQuantile > 0 && r.spends() {
+		if r.quantile = old.quantile; r.quantile == nil {
+			r.quantile = newLiveQuantile()
 		}
 	}
-	if old != nil && old.picker.Policy() == p.LoadBalancing {
+	if old.picker != nil && old.picker.Policy() == p.LoadBalancing {
 		r.picker = old.picker
 	} else {
 		r.picker = balancer.NewPicker(p.LoadBalancing)
 	}
 	return r
+}
+
+// state returns what a rule works with for one of its policies: the service's
+// where that asks alike, else what it had, brought up to date, else a new one.
+func state[P comparable, S any](want P, old, service *rule, of func(*rule) (*S, P), create func(P) *S, update func(*S, P)) *S {
+	var shared *S
+	if service != nil {
+		var theirs P
+		if shared, theirs = of(service); shared != nil && theirs == want {
+			return shared
+		}
+	}
+	mine, _ := of(old)
+	if mine == nil || mine == shared {
+		return create(want)
+	}
+	update(mine, want)
+	return mine
 }
 
 // Policy returns the policy of methods without an override.
@@ -156,7 +221,7 @@ func (s *Service) Breakers() []NamedBreaker {
 	g := s.current.Load()
 	var all []NamedBreaker
 	add := func(r *rule, override string) {
-		if r.breakers == nil {
+		if r.breakers == nil || r != g.service && r.breakers == g.service.breakers {
 			return
 		}
 		for key, b := range r.breakers.All() {
@@ -187,6 +252,7 @@ type Method struct {
 	rule    *rule
 	breaker *breaker.Breaker // scope SERVICE or METHOD; nil when off or by endpoint
 	stream  atomic.Bool      // a call to it has turned out to be a stream
+	usual   atomic.Int64     // see typical
 }
 
 // Method returns the live entry of a full method name ("/pkg.Service/Method").

@@ -114,6 +114,15 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 			out.Refusals[c.Label] = c.Total
 		}
 	}
+	out.Observed, out.Actions = totals(b.Observed()), totals(b.Actions())
+	if l := b.Limiter(); l != nil {
+		now := l.Snapshot(s.now())
+		out.Concurrency = &outriggerv1.ConcurrencyStatus{Limit: int32(now.Limit), InFlight: int32(now.InFlight), Waiting: int32(now.Waiting)}
+	}
+	if c := b.Cache(); c != nil {
+		now := c.Snapshot()
+		out.Cache = &outriggerv1.CacheStatus{Entries: int64(now.Entries), Bytes: now.Bytes, Hits: now.Hits + now.StaleHits, Misses: now.Misses}
+	}
 	alone := []*policy.Service{b.Service}
 	for _, m := range endpointsOf(alone) {
 		out.InFlight += m.InFlight()
@@ -123,10 +132,10 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 			out.OmittedEndpoints++
 		}
 	}
+	out.WouldRefuse = b.WouldRefuse()
 	now := s.now()
 	for _, n := range breakersOf(alone) {
 		shown := s.showBreaker(n, now)
-		out.WouldRefuse += shown.GetWouldRefuse()
 		out.Breakers = append(out.Breakers, shown)
 	}
 	slices.SortStableFunc(out.Breakers, func(a, b *outriggerv1.Breaker) int {
@@ -136,6 +145,17 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 		out.Breakers, out.OmittedBreakers = out.Breakers[:maxShown], int32(n-maxShown)
 	}
 	out.WouldRefusePercent = percent(out.GetWouldRefuse(), out.GetCallsTotal())
+	return out
+}
+
+// totals are running totals by label, without those that never occurred.
+func totals(counts []policy.Count) map[string]uint64 {
+	out := make(map[string]uint64, len(counts))
+	for _, c := range counts {
+		if c.Total > 0 {
+			out[c.Label] = c.Total
+		}
+	}
 	return out
 }
 

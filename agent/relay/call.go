@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,38 +13,36 @@ import (
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
-// maxTransparent bounds how many endpoints see a call that none of them
-// processed.
-const maxTransparent = 4
-
 // deadlineSlack is how much before its deadline a caller's reset still means
 // that it is over.
 const deadlineSlack = 20 * time.Millisecond
 
-// call is one call: a leg to the app and, one after another, legs to
-// endpoints. Its methods are called by the readers of both connections, by the
-// timer wheel and by whoever connects.
+// call is one call: a leg to the app and attempts, each with a leg to an
+// endpoint. Its methods are called by the readers of all those connections, by
+// the timer wheel and by whoever connects.
 type call struct {
 	relay *Relay
 	born  policy.Instant // when its headers came
 	down  leg
-	first leg // the up leg of the first attempt
+	first attempt
 
 	mu        sync.Mutex
 	req       request
 	policy    policy.Call
-	attempt   policy.Attempt
-	transport Transport // how the service's endpoints are connected
-	up        *leg      // the present attempt's
-	queuedAt  *upstream // where it waits for a connection
-	known     bool      // a service was found: policy is in use
-	answered  bool      // response headers went downstream
+	transport Transport   // how the service's endpoints are connected
+	main      *attempt    // carries the request, or did so last
+	live      []*attempt  // under way
+	inline    [2]*attempt // what live begins with
+	winner    *attempt    // the one whose answer goes downstream
+	known     bool        // a service was found: policy is in use
+	admitted  bool
+	answered  bool // response headers went downstream
 	over      bool
 	status    int  // HTTP status of the answer
 	grpc      bool // the answer is gRPC
 	timer     timer
 	trace     policy.Trace
-	parent    string         // traceparent for the present attempt
+	cached    *cached        // its part in a cache; nil: none
 	sentAt    policy.Instant // when the headers went upstream; only for outrigger-explain
 	requests  messageCounter
 	responses messageCounter
@@ -58,9 +57,9 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	r.calls.Add(1)
 	r.active.Add(1)
 	c.timer = timer{shard: c.down.id/2 + c.down.conn.serial, owner: c}
-	c.first = leg{call: c, source: &c.down, fin: end}
+	c.first.leg = leg{call: c, source: &c.down, fin: end}
 	c.first.keep = !c.req.noRetry && r.buffered.Load() < r.limits.BufferedBytes/2
-	c.up = &c.first
+	c.main, c.live = &c.first, c.inline[:0]
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,23 +78,66 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	}
 	service := target.Service
 	c.transport = target.Transport
-	refusal := c.policy.Begin(service.Method(method), b.now, c.req.timeout, rand.Uint64())
+	c.policy.Begin(service.Method(method), b.now, policy.Arrival{
+		Timeout: c.req.timeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c})
 	c.known = true
 	if t := r.tracer; t != nil {
 		c.trace = t.StartCall(b.now, c.req.traceparent, c.req.tracestate, service.Name(), method)
 	}
 	switch {
 	case tooBig:
-		refusal = c.policy.Refuse(policy.RequestTooLarge, "", fmt.Sprintf("the request's header list is longer than %d bytes", r.limits.HeaderList))
-	case c.req.deferred && refusal == nil:
-		refusal = c.policy.Refuse(policy.DeferOff, "", "outrigger-defer: deferring calls is not supported by this version")
+		c.refuse(b, c.policy.Refuse(policy.RequestTooLarge, "", fmt.Sprintf("the request's header list is longer than %d bytes", r.limits.HeaderList)))
+	case c.req.deferred:
+		c.refuse(b, c.policy.Refuse(policy.DeferOff, "", "outrigger-defer: deferring calls is not supported by this version"))
+	default:
+		if !c.gather(b) {
+			c.admit(b)
+		}
+		c.rearm(b)
 	}
-	if refusal != nil {
-		c.refuse(b, refusal)
+}
+
+// admit lets the call in, refuses it, or leaves it waiting. c.mu is held.
+func (c *call) admit(b *batch) {
+	if c.admitted {
 		return
 	}
-	c.dispatch(b)
-	c.rearm(b)
+	admission := c.policy.Admit(b.now, rand.Uint64())
+	b.wake(c.policy.Woken())
+	c.traceFault(b)
+	switch {
+	case admission.Refusal != nil:
+		c.refuse(b, admission.Refusal)
+	case !admission.Wait:
+		c.admitted = true
+		c.dispatch(b, c.main)
+	}
+}
+
+// traceFault shows an injected fault in the call's span.
+func (c *call) traceFault(b *batch) {
+	if c.trace == nil || c.policy.Fault() == (policy.Fault{}) {
+		return
+	}
+	c.trace.Event(b.now, "FAULT_INJECTED: "+c.policy.Fault().String())
+}
+
+// Wake implements policy.Waker, for shells that are not the relay.
+func (c *call) Wake() {
+	b := newBatch()
+	b.now = c.relay.now()
+	c.woken(b)
+	b.flush()
+}
+
+// woken asks again for a call that waited to be admitted.
+func (c *call) woken(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.admit(b)
+		c.rearm(b)
+	}
 }
 
 // tunnel returns where the caller asked to be connected before it spoke HTTP/2;
@@ -105,87 +147,6 @@ func (c *call) tunnel() string {
 		return d.tunnel
 	}
 	return ""
-}
-
-// dispatch picks an endpoint and hands the call to it: at once, or as soon as
-// a connection has room. c.mu is held.
-func (c *call) dispatch(b *batch) {
-	for {
-		if refusal := c.policy.Pick(b.now, rand.Uint64(), &c.attempt); refusal != nil {
-			c.refuse(b, refusal)
-			return
-		}
-		endpoint := c.attempt.Endpoint
-		c.parent = c.req.traceparent
-		if c.trace != nil {
-			c.parent = c.trace.StartAttempt(b.now, endpoint.Address(), c.policy.Attempts())
-		}
-		refusal := c.relay.upstreamOf(endpoint, c.transport).take(b, c)
-		if refusal == nil {
-			return
-		}
-		if !c.elsewhere() {
-			c.refuse(b, refusal)
-			return
-		}
-		c.finishAttempt(b, policy.Refused(refusal), refusal.Message)
-	}
-}
-
-// elsewhere reports whether an attempt that never reached its endpoint goes to
-// another one.
-func (c *call) elsewhere() bool {
-	return !c.req.noRetry && c.policy.Attempts() < maxTransparent && c.policy.Untried()
-}
-
-// connectFailed tells a call that waited for a connection that there is none.
-func (c *call) connectFailed(b *batch, u *upstream, refuse func(c *call) *policy.Refusal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over || c.queuedAt != u {
-		return
-	}
-	c.queuedAt = nil
-	refusal := refuse(c)
-	if !c.elsewhere() {
-		c.refuse(b, refusal)
-		return
-	}
-	c.finishAttempt(b, policy.Refused(refusal), refusal.Message)
-	c.dispatch(b)
-	c.rearm(b)
-}
-
-// repeat sends the call to another endpoint: the present one provably did not
-// process it. It reports whether that was possible. c.mu is held.
-func (c *call) repeat(b *batch, why string) bool {
-	old := c.up
-	if c.answered || c.req.noRetry || c.policy.Attempts() >= maxTransparent || old.conn == nil {
-		return false
-	}
-	old.conn.mu.Lock()
-	if !old.keep {
-		old.conn.mu.Unlock()
-		return false
-	}
-	next := &leg{call: c, source: &c.down, keep: true, queue: old.queue, repaid: max(old.sent, old.repaid), fin: old.fin, trailers: old.trailers}
-	old.queue, old.trailers = nil, nil
-	old.conn.mu.Unlock()
-	c.up = next
-	c.finishAttempt(b, policy.Result{Code: policy.Unavailable, Reason: policy.Draining}, why)
-	c.dispatch(b)
-	c.rearm(b)
-	return true
-}
-
-func (c *call) finishAttempt(b *batch, r policy.Result, message string) {
-	if c.attempt.Endpoint == nil {
-		return
-	}
-	c.policy.Finish(&c.attempt, b.now, r, rand.Uint64())
-	if c.trace != nil {
-		c.trace.EndAttempt(b.now, r, message)
-	}
 }
 
 // data takes DATA that came in on one of the call's legs.
@@ -199,8 +160,10 @@ func (c *call) data(b *batch, l *leg, p []byte, end bool) {
 	c.policy.Touch(b.now)
 	if l == &c.down {
 		c.requestData(b, p, end)
-	} else if l == c.up {
-		c.responseData(b, l, p, end)
+	} else if a := c.attemptOn(l); a != nil {
+		c.responseData(b, a, p, end)
+	} else {
+		b.owe(l, len(p))
 	}
 }
 
@@ -211,17 +174,22 @@ func (c *call) requestData(b *batch, p []byte, end bool) {
 			c.policy.MarkStream()
 		}
 	}
-	if up := c.up; up.keep && up.conn != nil && c.bytesUp > uint64(c.relay.limits.ReplayBytes) {
+	if c.cached != nil && c.cached.gathering {
+		c.gathered(b, p, end)
+		return
+	}
+	if up := c.main; up.keep && up.conn != nil && c.bytesUp > uint64(c.relay.limits.ReplayBytes) {
 		up.conn.mu.Lock()
 		up.commit()
 		up.conn.mu.Unlock()
+		c.policy.Overflowed()
 	}
-	c.up.send(b, p, end)
+	c.main.send(b, p, end)
 }
 
-func (c *call) responseData(b *batch, l *leg, p []byte, end bool) {
-	if !c.answered {
-		c.broke(b, "DATA before HEADERS")
+func (c *call) responseData(b *batch, a *attempt, p []byte, end bool) {
+	if c.winner != a {
+		c.broke(b, a, "DATA before HEADERS")
 		return
 	}
 	c.bytesDown += uint64(len(p))
@@ -230,6 +198,7 @@ func (c *call) responseData(b *batch, l *leg, p []byte, end bool) {
 			c.policy.MarkStream()
 		}
 	}
+	c.recordBody(p)
 	c.down.send(b, p, end)
 	if end {
 		// A gRPC answer ends with trailers; the caller's library says so too.
@@ -245,8 +214,13 @@ func (c *call) responseData(b *batch, l *leg, p []byte, end bool) {
 func (c *call) requestTrailers(b *batch, fields []hpack.HeaderField) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.over {
-		c.up.sendTrailers(b, fields)
+	if c.over {
+		return
+	}
+	c.main.sendTrailers(b, fields)
+	if c.cached != nil && c.cached.gathering {
+		c.lookWhenWhole(b)
+		c.rearm(b)
 	}
 }
 
@@ -254,53 +228,103 @@ func (c *call) requestTrailers(b *batch, fields []hpack.HeaderField) {
 func (c *call) response(b *batch, l *leg, list *fieldList, end bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over || l != c.up {
+	a := c.attemptOn(l)
+	if c.over || a == nil {
 		return
 	}
 	c.policy.Touch(b.now)
 	if list.tooBig() {
-		c.broke(b, fmt.Sprintf("the answer's header list is longer than %d bytes", list.limit))
+		c.broke(b, a, fmt.Sprintf("the answer's header list is longer than %d bytes", list.limit))
 		return
 	}
 	var res response
 	if why := res.parse(list); why != "" {
-		c.broke(b, why)
+		c.broke(b, a, why)
 		return
 	}
+	answered := c.winner == a
 	switch {
-	case res.status == 0 && !c.answered, res.status != 0 && c.answered:
-		c.broke(b, "header blocks in the wrong order")
-	case c.answered && !end:
-		c.broke(b, "trailers that do not end the answer")
-	case c.answered:
+	case res.status == 0 && !answered, res.status != 0 && answered:
+		c.broke(b, a, "header blocks in the wrong order")
+	case answered && !end:
+		c.broke(b, a, "trailers that do not end the answer")
+	case answered:
 		c.down.sendTrailers(b, list.fields)
+		c.recordEnd(b, c.codeOf(&res), list.fields)
 		c.answerEnded(b, &res)
 	case res.status == 101 || res.status < 200 && end:
-		c.broke(b, fmt.Sprintf("an interim answer that HTTP/2 does not know (%d)", res.status))
+		c.broke(b, a, fmt.Sprintf("an interim answer that HTTP/2 does not know (%d)", res.status))
 	case res.status < 200:
 		c.writeDown(b, list.fields, false)
 	default:
-		c.startAnswer(b, l, &res, list.fields, end)
+		c.startAnswer(b, a, &res, list.fields, end)
 	}
 }
 
-// startAnswer forwards the final response headers. From here on the call can't
-// be sent again.
-func (c *call) startAnswer(b *batch, l *leg, res *response, fields []hpack.HeaderField, end bool) {
-	c.answered, c.status, c.grpc = true, res.status, res.grpc
-	l.conn.mu.Lock()
-	l.commit()
-	l.conn.mu.Unlock()
+// startAnswer forwards the final response headers, unless the call goes on
+// without them. From here on it can't be sent again.
+func (c *call) startAnswer(b *batch, a *attempt, res *response, fields []hpack.HeaderField, end bool) {
+	c.status, c.grpc = res.status, res.grpc
+	if c.failedAnswer(b, a, res, end) {
+		return
+	}
+	c.recordHead(fields)
+	c.answered, c.winner = true, a
+	for len(c.live) > 1 {
+		other := c.live[0]
+		if other == a {
+			other = c.live[1]
+		}
+		c.abandon(b, other)
+	}
+	c.commit()
 	if c.req.explain {
 		fields = append(fields, c.explanation()...)
 	}
 	c.down.conn.mu.Lock()
-	c.down.source = l
+	c.down.source = &a.leg
 	c.down.conn.mu.Unlock()
 	c.writeDown(b, fields, end)
 	if end {
 		c.answerEnded(b, res)
 	}
+}
+
+// failedAnswer takes an answer that is a failure at its head, and reports
+// whether the call goes on without it. One that is whole, a gRPC error without
+// a message, ends its attempt; another, an HTTP error, may have a body to pass
+// on.
+func (c *call) failedAnswer(b *batch, a *attempt, res *response, end bool) bool {
+	code := c.codeOf(res)
+	if code == policy.OK || !end && res.grpc && c.status == 200 {
+		return false
+	}
+	ending := policy.Ending{Result: policy.Result{Code: code}, Pushback: res.pushback()}
+	ending.Committed = !c.main.keep && !c.main.pristine()
+	verdict := c.policy.Judge(b.now, ending, rand.Uint64())
+	if verdict.Action == policy.Return {
+		if !ending.Failed() || !c.standsIn(b, ending.Result) {
+			return false
+		}
+	}
+	c.policy.Settle(&a.policy, b.now, ending.Result, rand.Uint64())
+	c.forget(b, a, ending.Result, res.message)
+	a.cut(b)
+	if verdict.Action == policy.Return {
+		c.answerKept(b)
+	} else {
+		c.goOn(b, a, verdict)
+	}
+	return true
+}
+
+// commit gives up the request's copy. c.mu is held.
+func (c *call) commit() {
+	if conn := c.main.conn; conn != nil {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+	}
+	c.main.commit()
 }
 
 // writeDown sends a header block to the app.
@@ -319,21 +343,28 @@ func (c *call) writeDown(b *batch, fields []hpack.HeaderField, end bool) {
 
 // answerEnded records the upstream's own answer.
 func (c *call) answerEnded(b *batch, res *response) {
-	code := res.code
-	switch {
-	case res.coded:
-	case !c.req.grpc:
-		code = c.policy.Method().Policy().HTTP.Code(c.status)
-	default:
-		code = codeFromHTTP(c.status)
-	}
-	c.end(b, policy.Result{Code: code}, res.message)
+	c.end(b, policy.Result{Code: c.codeOf(res)}, res.message)
 }
 
-// broke ends a call whose endpoint broke HTTP/2. c.mu is held.
-func (c *call) broke(b *batch, why string) {
-	endpoint := c.attempt.Endpoint.Address()
-	c.refuse(b, c.policy.Refuse(policy.Protocol, endpoint, "endpoint "+endpoint+" broke HTTP/2: "+why))
+// codeOf returns the gRPC status that an answer's headers or trailers stand
+// for.
+func (c *call) codeOf(res *response) policy.Code {
+	switch {
+	case res.coded:
+		return res.code
+	case !c.req.grpc:
+		return c.policy.Method().Policy().HTTP.Code(c.status)
+	}
+	return codeFromHTTP(c.status)
+}
+
+// broke ends an attempt whose endpoint broke HTTP/2. c.mu is held.
+func (c *call) broke(b *batch, a *attempt, why string) {
+	endpoint := a.address()
+	refusal := c.policy.Refuse(policy.Protocol, endpoint, "endpoint "+endpoint+" broke HTTP/2: "+why)
+	if !c.failed(b, a, policy.Ending{Result: policy.Refused(refusal)}, refusal.Message) {
+		c.refuse(b, refusal)
+	}
 }
 
 // abort ends one leg whose peer broke the protocol on it.
@@ -345,8 +376,10 @@ func (c *call) abort(b *batch, l *leg, code errCode, why string) {
 	case c.over:
 	case l == &c.down:
 		c.end(b, policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, "the caller broke HTTP/2: "+why)
-	case l == c.up:
-		c.broke(b, why)
+	default:
+		if a := c.attemptOn(l); a != nil {
+			c.broke(b, a, why)
+		}
 	}
 }
 
@@ -361,14 +394,21 @@ func (c *call) peerReset(b *batch, l *leg, code errCode) {
 			c.suspect(b) // the caller's own timer was a moment faster than ours
 		}
 		c.end(b, policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, "the caller reset the stream: "+code.String())
-	case l == c.up:
-		message := "the endpoint reset the stream: " + code.String()
-		if code == codeRefusedStream && c.repeat(b, message) {
+	default:
+		a := c.attemptOn(l)
+		if a == nil {
 			return
 		}
-		// Passed on as it came: the caller's library knows what it means.
-		c.down.reset(b, code)
-		c.end(b, policy.Result{Code: codeFromReset(code)}, message)
+		message := "the endpoint reset the stream: " + code.String()
+		ending := policy.Ending{Result: policy.Result{Code: codeFromReset(code)}}
+		if code == codeRefusedStream {
+			ending.Unprocessed, ending.Reason = true, policy.Draining
+		}
+		if !c.failed(b, a, ending, message) {
+			// Passed on as it came: the caller's library knows what it means.
+			c.down.reset(b, code)
+			c.end(b, policy.Result{Code: codeFromReset(code)}, message)
+		}
 	}
 }
 
@@ -392,11 +432,19 @@ func codeFromReset(code errCode) policy.Code {
 func (c *call) connectionLost(b *batch, l *leg, untouched bool, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over || l != c.up || untouched && c.repeat(b, why) {
+	a := c.attemptOn(l)
+	if c.over || a == nil {
 		return
 	}
-	endpoint := c.attempt.Endpoint.Address()
-	c.refuse(b, c.policy.Refuse(policy.ConnectionLost, endpoint, fmt.Sprintf("the connection to endpoint %s was lost in mid-call: %s", endpoint, why)))
+	endpoint := a.address()
+	refusal := c.policy.Refuse(policy.ConnectionLost, endpoint, fmt.Sprintf("the connection to endpoint %s was lost in mid-call: %s", endpoint, why))
+	ending := policy.Ending{Result: policy.Refused(refusal), Unprocessed: untouched}
+	if untouched {
+		ending.Reason = policy.Draining // no fault of the endpoint's
+	}
+	if !c.failed(b, a, ending, why) {
+		c.refuse(b, refusal)
+	}
 }
 
 // callerGone ends a call whose app closed its connection.
@@ -434,30 +482,59 @@ func (c *call) expire(b *batch) {
 	if c.looksLikeStream() {
 		c.policy.MarkStream()
 	}
-	if refusal := c.policy.Expire(b.now, &c.attempt); refusal != nil {
+	if refusal := c.policy.Expire(b.now, &c.main.policy); refusal != nil {
 		c.suspect(b)
 		c.refuse(b, refusal)
 		return
 	}
+	if c.expireAttempts(b); c.over {
+		return
+	}
+	if x := c.cached; x != nil && x.gathering && x.until != 0 && b.now >= x.until {
+		c.policy.MarkStream()
+		c.pass(b)
+	}
+	switch c.policy.Due(b.now, c.whole()) {
+	case policy.Resume:
+		c.admit(b)
+	case policy.Another:
+		next := c.main
+		if !next.pristine() || slices.Contains(c.live, next) {
+			next = c.copyOf(next) // a hedge
+		}
+		c.dispatch(b, next)
+	}
 	c.rearm(b)
 }
 
-// suspect asks whether the endpoint still lives, where nothing was heard of it
-// since the call began. c.mu is held.
-func (c *call) suspect(b *batch) {
-	if up, ok := c.upConn(); ok {
-		up.suspect(b, c.policy.Start())
+// expireAttempts ends the attempts whose own time is over.
+func (c *call) expireAttempts(b *batch) {
+	for _, a := range append(make([]*attempt, 0, len(c.live)), c.live...) {
+		if refusal := c.policy.ExpireAttempt(b.now, &a.policy); refusal != nil {
+			c.suspectOf(b, a)
+			if !c.failed(b, a, policy.Ending{Result: policy.Refused(refusal)}, refusal.Message) {
+				c.refuse(b, refusal)
+				return
+			}
+		}
 	}
 }
 
-// upConn returns the endpoint's connection, where the call has one. c.mu is
-// held.
-func (c *call) upConn() (*upConn, bool) {
-	if c.up.conn == nil {
-		return nil, false
+// suspect asks whether the endpoints still live, where nothing was heard of
+// them since the call began. c.mu is held.
+func (c *call) suspect(b *batch) {
+	for _, a := range c.live {
+		c.suspectOf(b, a)
 	}
-	up, ok := c.up.conn.side.(*upConn)
-	return up, ok
+}
+
+func (c *call) suspectOf(b *batch, a *attempt) {
+	if a.conn == nil {
+		return
+	}
+	if up, ok := a.conn.side.(*upConn); ok {
+		up.suspect(b, a.policy.Start())
+	}
 }
 
 // looksLikeStream judges at a unary timeout what no descriptor tells: a unary
@@ -479,7 +556,18 @@ func (c *call) rearm(b *batch) {
 	if c.over {
 		return
 	}
-	if due := c.policy.Expiry(&c.attempt); due != 0 {
+	due := c.policy.Expiry(&c.main.policy)
+	for _, a := range c.live {
+		if a != c.main {
+			if d := c.policy.Expiry(&a.policy); d != 0 && (due == 0 || d < due) {
+				due = d
+			}
+		}
+	}
+	if x := c.cached; x != nil && x.gathering && x.until != 0 && (due == 0 || x.until < due) {
+		due = x.until
+	}
+	if due != 0 {
 		c.relay.wheel.arm(&c.timer, due)
 	}
 }
@@ -489,24 +577,21 @@ func (c *call) rearm(b *batch) {
 func (c *call) end(b *batch, r policy.Result, message string) {
 	c.over = true
 	c.relay.wheel.cancel(&c.timer)
-	if u := c.queuedAt; u != nil {
-		c.queuedAt = nil
-		u.leave(c)
+	endpoint := c.main.address()
+	if c.winner != nil {
+		endpoint = c.winner.address()
 	}
-	up := c.up
-	up.reset(b, codeCancel) // nothing to an answer that came whole
-	if up.conn != nil {
-		up.conn.mu.Lock()
-		up.dropQueue()
-		up.conn.mu.Unlock()
+	for len(c.live) > 0 {
+		a := c.live[len(c.live)-1]
+		a.reset(b, codeCancel) // nothing to an answer that came whole
+		c.policy.Settle(&a.policy, b.now, r, rand.Uint64())
+		c.forget(b, a, r, message)
+		a.discard()
 	}
-	endpoint := ""
-	if e := c.attempt.Endpoint; e != nil {
-		endpoint = e.Address()
-		c.finishAttempt(b, r, message)
-	}
+	c.main.discard()
+	c.leaveCache(b)
 	if c.known {
-		c.policy.End(b.now, r, rand.Uint64())
+		b.wake(c.policy.End(b.now, r, rand.Uint64()))
 	}
 	c.relay.stats.bytesUp.Add(c.bytesUp)
 	c.relay.stats.bytesDown.Add(c.bytesDown)

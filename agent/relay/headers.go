@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,8 @@ type request struct {
 	explain                         bool
 	noRetry                         bool // outrigger-retry: off
 	deferred                        bool // outrigger-defer: true
+	criticality                     policy.Criticality
+	previous                        int // grpc-previous-rpc-attempts of the caller's own library
 	fields                          []hpack.HeaderField
 	inline                          [16]hpack.HeaderField
 }
@@ -148,6 +151,10 @@ func (r *request) field(f *hpack.HeaderField, tracing bool) (malformed string, k
 			return "", false
 		}
 		return "", true // not ours to judge: the server says what is wrong
+	case previousAttempts:
+		if n, err := strconv.ParseUint(f.Value, 10, 16); err == nil {
+			r.previous = int(n)
+		}
 	case "traceparent":
 		r.traceparent = f.Value
 		return "", !tracing
@@ -181,11 +188,25 @@ func (r *request) metadata(f *hpack.HeaderField) (malformed string, keep bool) {
 		r.explain = f.Value == "true"
 	case "outrigger-defer":
 		r.deferred = f.Value == "true"
+	case "outrigger-criticality":
+		if level, ok := policy.ParseCriticality(f.Value); ok {
+			r.criticality = level
+		}
 	case "outrigger-hash-key":
 	default:
 		return malformedField(f), true
 	}
 	return "", false
+}
+
+// Get implements policy.Metadata.
+func (r *request) Get(name string) string {
+	for i := range r.fields {
+		if r.fields[i].Name == name {
+			return r.fields[i].Value
+		}
+	}
+	return ""
 }
 
 func (r *request) narrow(d time.Duration) {
@@ -231,6 +252,20 @@ type response struct {
 	code    policy.Code
 	coded   bool // grpc-status stood there
 	message string
+	// What the upstream says of trying again, as it stands there.
+	pushbackMillis, retryAfter, details string
+}
+
+// pushback returns what the upstream says of trying again. Read only of
+// answers that failed.
+func (r *response) pushback() time.Duration {
+	if d := policy.ParsePushback(r.pushbackMillis); d != 0 {
+		return d
+	}
+	if d := policy.ParseRetryAfter(r.retryAfter); d != 0 {
+		return d
+	}
+	return policy.ParseRetryInfo(r.details)
 }
 
 // parse reads a header block and takes connection headers out of the list.
@@ -254,6 +289,12 @@ func (r *response) parse(list *fieldList) (malformed string) {
 			r.code, r.coded = parseCode(f.Value), true
 		case f.Name == "grpc-message":
 			r.message = f.Value
+		case f.Name == "grpc-retry-pushback-ms":
+			r.pushbackMillis = f.Value
+		case f.Name == "retry-after":
+			r.retryAfter = f.Value
+		case f.Name == "grpc-status-details-bin":
+			r.details = f.Value
 		case connectionHeader(f.Name):
 			continue
 		default:

@@ -24,7 +24,7 @@ type leg struct {
 	queue    *buffer // waits for credit; with keep also what was sent
 	sent     int     // how much of queue was sent
 	keep     bool    // what was sent may have to be sent again
-	repaid   int     // how much of queue gave its credit back on an earlier attempt
+	repaid   int     // how much of queue gave its credit back before: on an earlier attempt, or as it was gathered
 	fin      bool    // the stream ends after the queue
 	trailers []hpack.HeaderField
 
@@ -61,7 +61,7 @@ func (l *leg) enqueue(p []byte) {
 	} else if l.sent > 0 && !l.keep && len(l.queue.b)+len(p) > cap(l.queue.b) {
 		l.queue.b = append(l.queue.b[:0], l.queue.b[l.sent:]...)
 		l.call.relay.buffered.Add(-int64(l.sent))
-		l.sent = 0
+		l.sent, l.repaid = 0, max(l.repaid-l.sent, 0)
 	}
 	l.queue.reserve(len(p))
 	l.queue.b = append(l.queue.b, p...)

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"encoding/base64"
+	"encoding/binary"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -18,6 +20,22 @@ const drainRetryAfter = time.Second
 // that explains itself, or with an HTTP status where the caller does not speak
 // gRPC. c.mu is held.
 func (c *call) refuse(b *batch, refusal *policy.Refusal) {
+	if c.standsIn(b, policy.Refused(refusal)) {
+		for len(c.live) > 0 {
+			a := c.live[0]
+			c.policy.Settle(&a.policy, b.now, policy.Refused(refusal), rand.Uint64())
+			a.cut(b)
+			c.forget(b, a, policy.Refused(refusal), refusal.Message)
+		}
+		c.answerKept(b)
+		return
+	}
+	if !c.answered && c.req.grpc && c.known {
+		if f := c.policy.Fallback(refusal); f != nil {
+			c.fallBack(b, f, refusal)
+			return
+		}
+	}
 	switch {
 	case !c.answered && c.req.grpc:
 		fields := append(make([]hpack.HeaderField, 0, 8),
@@ -42,6 +60,35 @@ func (c *call) refuse(b *batch, refusal *policy.Refusal) {
 	}
 	c.answered = true
 	c.end(b, policy.Refused(refusal), refusal.Message)
+}
+
+// fallBack answers with what the policy has for a refusal, and says so. c.mu is
+// held.
+func (c *call) fallBack(b *batch, f *policy.FallbackPolicy, refusal *policy.Refusal) {
+	fields := append(make([]hpack.HeaderField, 0, 10),
+		hpack.HeaderField{Name: ":status", Value: "200"},
+		hpack.HeaderField{Name: "content-type", Value: "application/grpc"},
+		hpack.HeaderField{Name: "outrigger-fallback", Value: refusal.Reason.String()})
+	if c.req.explain {
+		fields = append(fields, c.explanation()...)
+	}
+	status := hpack.HeaderField{Name: "grpc-status", Value: strconv.Itoa(int(f.Code))}
+	if f.Code == policy.OK {
+		c.writeDown(b, fields, false)
+		c.down.send(b, appendMessage(nil, f.Body), false)
+		c.down.sendTrailers(b, []hpack.HeaderField{status})
+	} else {
+		c.writeDown(b, append(fields, status, hpack.HeaderField{Name: "grpc-message", Value: percentEncode(f.Message)}), true)
+	}
+	c.answered = true
+	c.end(b, policy.Result{Code: f.Code, Reason: refusal.Reason}, "fallback: "+refusal.Message)
+}
+
+// appendMessage appends a gRPC message with its prefix: not compressed, and the
+// length (gRPC over HTTP/2: Length-Prefixed-Message).
+func appendMessage(b []byte, message string) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, 0), uint32(len(message)))
+	return append(b, message...)
 }
 
 // appendStatus appends the gRPC status trailers of a refusal.
@@ -104,9 +151,9 @@ func (c *call) explanation() []hpack.HeaderField {
 	if c.sentAt != 0 {
 		spent = c.sentAt - c.policy.Start()
 	}
-	endpoint := ""
-	if c.attempt.Endpoint != nil {
-		endpoint = c.attempt.Endpoint.Address()
+	endpoint := c.main.address()
+	if c.winner != nil {
+		endpoint = c.winner.address()
 	}
 	return []hpack.HeaderField{
 		{Name: "outrigger-endpoint", Value: endpoint},

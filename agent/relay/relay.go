@@ -61,6 +61,7 @@ type Relay struct {
 	explainTLS     func(error) string
 	guests         Guests
 	wheel          *wheel
+	nobody         *conn // takes the answers that only a cache waits for
 
 	ctx    context.Context // over once the relay closes: ends connects under way
 	cancel context.CancelFunc
@@ -119,6 +120,7 @@ func New(o Options) *Relay {
 	r.table.Store(o.Table)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.wheel = newWheel(r.now)
+	r.nobody = &conn{relay: r, peer: "cache", closed: true}
 	r.work.Add(1)
 	go func() {
 		defer r.work.Done()

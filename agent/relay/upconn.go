@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // errNoSettings ends a connection whose peer never spoke HTTP/2.
@@ -41,15 +42,15 @@ func (t settingsTimeout) expire(*batch) {
 	t.up.shut()
 }
 
-// open gives the call a stream and sends what it has. It reports false where
+// open gives the attempt a stream and sends what it has. It reports false where
 // the connection takes no more. call.mu is held.
-func (up *upConn) open(b *batch, c *call) bool {
+func (up *upConn) open(b *batch, a *attempt) bool {
 	up.mu.Lock()
 	defer up.mu.Unlock()
 	if up.closed || up.draining || len(up.streams) >= int(up.peerStreams) || up.nextStream > maxStreamID {
 		return false
 	}
-	l := c.up
+	c, l := a.call, &a.leg
 	l.conn, l.id = &up.conn, up.nextStream
 	up.nextStream += 2
 	l.window = up.peerWindow
@@ -60,15 +61,23 @@ func (up *upConn) open(b *batch, c *call) bool {
 	}
 
 	up.encoded.b = up.encoded.b[:0]
+	again := c.policy.Previous()
 	for i := range c.req.fields {
+		if again > 0 && c.req.fields[i].Name == previousAttempts {
+			continue // the sum stands below
+		}
 		up.encode(&c.req.fields[i])
 	}
 	if left, ok := c.policy.Remaining(b.now); ok {
 		var text [16]byte
 		up.encodeOnce("grpc-timeout", appendGRPCTimeout(text[:0], left))
 	}
-	if c.trace != nil && c.parent != "" {
-		up.encodeOnce("traceparent", []byte(c.parent))
+	if again > 0 {
+		var text [16]byte
+		up.encodeOnce(previousAttempts, strconv.AppendInt(text[:0], int64(c.req.previous+again), 10))
+	}
+	if c.trace != nil && a.parent != "" {
+		up.encodeOnce("traceparent", []byte(a.parent))
 	}
 	end := l.fin && l.waiting() == 0 && l.trailers == nil
 	up.endHeaders(b, l.id, end)
@@ -82,6 +91,10 @@ func (up *upConn) open(b *batch, c *call) bool {
 	}
 	return true
 }
+
+// previousAttempts tells an endpoint how often the call was sent before (gRFC
+// A6).
+const previousAttempts = "grpc-previous-rpc-attempts"
 
 // begin implements side. The client's preface went out, none comes in.
 func (up *upConn) begin(*batch, []byte) (int, error) { return 0, nil }

@@ -38,7 +38,7 @@ type upstream struct {
 	conns      []*upConn // take new streams
 	leaving    []*upConn // finish theirs
 	dialing    int
-	waiting    []*call
+	waiting    []*attempt
 	failures   int    // connects that failed in a row
 	lastError  string // of the last one
 	lastReason policy.Reason
@@ -64,17 +64,18 @@ func (t reconnect) expire(*batch) {
 	}
 }
 
-// take gives the call a stream, now or as soon as there is one. Otherwise it
-// says why not; the call's attempt did not reach the endpoint. call.mu is held.
-func (u *upstream) take(b *batch, c *call) *policy.Refusal {
-	if up := u.current.Load(); up != nil && up.open(b, c) {
+// take gives the attempt a stream, now or as soon as there is one. Otherwise it
+// says why not; the attempt did not reach the endpoint. call.mu is held.
+func (u *upstream) take(b *batch, a *attempt) *policy.Refusal {
+	if up := u.current.Load(); up != nil && up.open(b, a) {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.openAny(b, c) {
+	if u.openAny(b, a) {
 		return nil
 	}
+	c := a.call
 	address := u.endpoint.Address()
 	switch {
 	case u.forgotten:
@@ -87,9 +88,9 @@ func (u *upstream) take(b *batch, c *call) *policy.Refusal {
 		return c.policy.Refuse(policy.ConcurrencyLimit, address, fmt.Sprintf(
 			"endpoint %s: all streams of %d connections are in use and %d calls wait", address, len(u.conns), len(u.waiting)))
 	}
-	u.waiting = append(u.waiting, c)
+	u.waiting = append(u.waiting, a)
 	u.queued.Store(int32(len(u.waiting)))
-	c.queuedAt = u
+	a.queuedAt = u
 	if u.dialing == 0 && len(u.conns) < u.relay.limits.UpstreamConnections {
 		u.dial()
 	}
@@ -102,9 +103,9 @@ func (u *upstream) connectMessage() string {
 }
 
 // openAny tries the connections in turn. u.mu and call.mu are held.
-func (u *upstream) openAny(b *batch, c *call) bool {
+func (u *upstream) openAny(b *batch, a *attempt) bool {
 	for _, up := range u.conns {
-		if up.open(b, c) {
+		if up.open(b, a) {
 			u.current.Store(up)
 			return true
 		}
@@ -112,11 +113,11 @@ func (u *upstream) openAny(b *batch, c *call) bool {
 	return false
 }
 
-// leave takes a call that is over out of the queue.
-func (u *upstream) leave(c *call) {
+// leave takes an attempt that is over out of the queue.
+func (u *upstream) leave(a *attempt) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if i := slices.Index(u.waiting, c); i >= 0 {
+	if i := slices.Index(u.waiting, a); i >= 0 {
 		u.waiting = slices.Delete(u.waiting, i, i+1)
 		u.queued.Store(int32(len(u.waiting)))
 	}
@@ -130,23 +131,24 @@ func (u *upstream) admit(b *batch) {
 			u.mu.Unlock()
 			return
 		}
-		c := u.waiting[0]
+		a := u.waiting[0]
 		u.mu.Unlock()
+		c := a.call
 		c.mu.Lock()
-		if c.over || c.queuedAt != u {
+		if c.over || a.queuedAt != u {
 			c.mu.Unlock()
-			u.leave(c)
+			u.leave(a)
 			continue
 		}
 		u.mu.Lock()
-		opened := u.openAny(b, c)
+		opened := u.openAny(b, a)
 		if !opened && u.dialing == 0 && !u.forgotten && len(u.conns) < u.relay.limits.UpstreamConnections && b.now >= u.retryAt {
 			u.dial()
 		}
 		u.mu.Unlock()
 		if opened {
-			c.queuedAt = nil
-			u.leave(c)
+			a.queuedAt = nil
+			u.leave(a)
 		}
 		c.mu.Unlock()
 		if !opened {
@@ -228,7 +230,7 @@ func (u *upstream) connectFailed(b *batch, err error) {
 	u.retryAt = b.now + wait
 	u.lastError, u.lastReason = u.relay.plainConnectError(err), connectReason(err)
 	reason, message := u.lastReason, u.connectMessage()
-	var calls []*call
+	var calls []*attempt
 	if len(u.conns) == 0 {
 		calls, u.waiting = u.waiting, nil
 		u.queued.Store(0)
@@ -240,8 +242,8 @@ func (u *upstream) connectFailed(b *batch, err error) {
 		u.endpoint.SetCondition(balancer.Connecting, u.lastError, b.now)
 		u.relay.wheel.arm(&u.retry, b.now+wait)
 	}
-	for _, c := range calls {
-		c.connectFailed(b, u, func(c *call) *policy.Refusal {
+	for _, a := range calls {
+		a.connectFailed(b, u, func(c *call) *policy.Refusal {
 			r := c.policy.Refuse(reason, u.endpoint.Address(), message)
 			r.RetryAfter = wait
 			return r
@@ -342,8 +344,8 @@ func (u *upstream) forget(b *batch) {
 	for _, up := range conns {
 		up.leave(b)
 	}
-	for _, c := range calls {
-		c.connectFailed(b, u, func(c *call) *policy.Refusal {
+	for _, a := range calls {
+		a.connectFailed(b, u, func(c *call) *policy.Refusal {
 			return c.policy.Refuse(policy.ConnectionLost, u.endpoint.Address(), "endpoint "+u.endpoint.Address()+" left the service")
 		})
 	}

@@ -26,14 +26,15 @@ func fullSource(t *testing.T) Source {
 	call := func(results ...policy.Result) {
 		var c policy.Call
 		var a policy.Attempt
-		if refusal := c.Begin(service.Method("/helloworld.Greeter/SayHello"), now, -1, 1); refusal != nil {
-			t.Fatal(refusal)
+		c.Begin(service.Method("/helloworld.Greeter/SayHello"), now, policy.Arrival{Timeout: policy.NoTimeout})
+		if admission := c.Admit(now, 1); admission.Refusal != nil {
+			t.Fatal(admission.Refusal)
 		}
 		for _, r := range results {
 			if refusal := c.Pick(now, 1, &a); refusal != nil {
 				t.Fatal(refusal)
 			}
-			c.Finish(&a, now+time.Millisecond, r, 1)
+			c.Settle(&a, now+time.Millisecond, r, 1)
 		}
 		c.End(now+time.Millisecond, results[len(results)-1], 1)
 	}

@@ -24,7 +24,17 @@ var (
 	observedRefusals = instrument{"outrigger.refusals.observed", "{call}",
 		"Calls that a policy in OBSERVE let pass and would have refused in ENFORCE."}
 	retries = instrument{"outrigger.retries", "{attempt}",
-		"Attempts after a call's first."}
+		"Attempts after a call's first, hedges included."}
+	actions = instrument{"outrigger.policy.actions", "{action}",
+		"What policies did beside refusing, and what those in OBSERVE would have done (would_…)."}
+	concurrencyLimit = instrument{"outrigger.concurrency.limit", "{call}",
+		"Calls that may be in flight; an adaptive limit moves."}
+	concurrencyCalls = instrument{"outrigger.concurrency.calls", "{call}",
+		"Calls at the concurrency limit, in flight and waiting for a slot."}
+	cacheLookups = instrument{"outrigger.cache.lookups", "{call}",
+		"Calls that a cache was asked about, by what came of it."}
+	cacheBytes = instrument{"outrigger.cache.size", "By",
+		"What a cache keeps."}
 
 	// Endpoints.
 	endpoints = instrument{"outrigger.endpoints", "{endpoint}",
@@ -121,6 +131,7 @@ const (
 	keyKind      = attribute.Key("outrigger.kind")
 	keyLimit     = attribute.Key("outrigger.limit")
 	keyOutcome   = attribute.Key("outrigger.outcome")
+	keyAction    = attribute.Key("outrigger.action")
 	keyQuantile  = attribute.Key("outrigger.quantile")
 	keyVersion   = attribute.Key("outrigger.version")
 	keyGoVersion = attribute.Key("outrigger.go.version")

@@ -19,7 +19,6 @@ var (
 	endpointStates  = []string{"READY", "CONNECTING", "UNHEALTHY", "EJECTED", "DRAINING"}
 	verdicts        = []string{"MET", "MISSED", "NO_DATA"}
 	slaWindowLabel  = keyWindow.String("5m")
-	breakerPolicy   = keyPolicy.String("circuit_breaker")
 	availabilityKey = keyObjective.String("availability")
 	successKey      = keyObjective.String("success_rate")
 )
@@ -34,6 +33,7 @@ const percent = 0.01
 func collectService(c *collection, s *policy.Service, now policy.Instant) {
 	name := keyService.String(s.Name())
 	collectCalls(c, s, name)
+	collectLimits(c, s, name, now)
 	collectEndpoints(c, s, name)
 	collectBreakers(c, s, name, now)
 	collectSLA(c, s.Recorder().Report(now, slaWindow, s.Policy().SLA), name)
@@ -46,7 +46,13 @@ func collectCalls(c *collection, s *policy.Service, name attribute.KeyValue) {
 	for _, n := range s.Refusals() {
 		c.counter(refusals, n.Total, name, keyReason.String(n.Label))
 	}
+	for _, n := range s.Observed() {
+		c.counter(observedRefusals, n.Total, name, keyReason.String(n.Label))
+	}
 	c.counter(retries, s.Retries(), name)
+	for _, n := range s.Actions() {
+		c.counter(actions, n.Total, name, keyAction.String(n.Label))
+	}
 	latency := s.Recorder().Lifetime().Latency
 	counts := make([]uint64, len(latencyBounds)+1)
 	at := 0
@@ -58,6 +64,23 @@ func collectCalls(c *collection, s *policy.Service, name attribute.KeyValue) {
 	}
 	counts[len(latencyBounds)] += latency.Unanswered()
 	c.histogram(callDuration, latencyBounds, counts, latency.Count(), latency.SumSeconds(), name, keyRPCSystem.String("grpc"))
+}
+
+// collectLimits adds the concurrency limit and the cache, where there are any.
+func collectLimits(c *collection, s *policy.Service, name attribute.KeyValue, now policy.Instant) {
+	if l := s.Limiter(); l != nil {
+		at := l.Snapshot(now)
+		c.level(concurrencyLimit, int64(at.Limit), name)
+		c.level(concurrencyCalls, int64(at.InFlight), name, keyState.String("IN_FLIGHT"))
+		c.level(concurrencyCalls, int64(at.Waiting), name, keyState.String("WAITING"))
+	}
+	if kept := s.Cache(); kept != nil {
+		at := kept.Snapshot()
+		for _, n := range []policy.Count{{Label: "hit", Total: at.Hits}, {Label: "stale", Total: at.StaleHits}, {Label: "miss", Total: at.Misses}, {Label: "follow", Total: at.Followed}} {
+			c.counter(cacheLookups, n.Total, name, keyOutcome.String(n.Label))
+		}
+		c.level(cacheBytes, at.Bytes, name)
+	}
 }
 
 func collectEndpoints(c *collection, s *policy.Service, name attribute.KeyValue) {
@@ -76,10 +99,8 @@ func collectEndpoints(c *collection, s *policy.Service, name attribute.KeyValue)
 }
 
 func collectBreakers(c *collection, s *policy.Service, name attribute.KeyValue, now policy.Instant) {
-	var observed uint64
 	for _, b := range s.Breakers() {
 		snapshot := b.Breaker.Snapshot(now)
-		observed += snapshot.WouldRefuse
 		labels := []attribute.KeyValue{name, keyMode.String(snapshot.Mode.String())}
 		if b.Key.Method != "" {
 			labels = append(labels, keyMethod.String(b.Key.Method))
@@ -92,7 +113,6 @@ func collectBreakers(c *collection, s *policy.Service, name attribute.KeyValue, 
 		}
 		c.oneOf(breakerState, keyState, breakerStates, snapshot.State.String(), labels...)
 	}
-	c.counter(observedRefusals, observed, name, breakerPolicy)
 }
 
 func collectSLA(c *collection, r sla.Report, name attribute.KeyValue) {

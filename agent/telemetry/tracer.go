@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,13 @@ type Call struct {
 	wall  time.Time
 	start policy.Instant
 
-	attempt trace.Span // nil between attempts
+	attempts []attemptSpan // under way: more than one with a hedge
+}
+
+// attemptSpan is an attempt that is under way.
+type attemptSpan struct {
+	number int
+	span   trace.Span
 }
 
 // Summary is what a call's end adds to its span. Strings may be reused by the
@@ -114,28 +121,24 @@ func (c *Call) TraceID() string { return c.span.SpanContext().TraceID().String()
 // StartAttempt starts an attempt's span and returns the traceparent header
 // that the upstream gets. number counts from 1.
 func (c *Call) StartAttempt(now policy.Instant, endpoint string, number int) (traceparent string) {
-	c.endAttempt(now) // a hedge, or one that was abandoned
 	attributes := append(make([]attribute.KeyValue, 0, 4),
 		keyRPCSystem.String("grpc"), keyAttempt.Int(number))
 	attributes = appendServer(attributes, endpoint)
-	_, c.attempt = c.tracer.tracer.Start(c.ctx, "Attempt "+c.name,
+	_, span := c.tracer.tracer.Start(c.ctx, "Attempt "+c.name,
 		trace.WithTimestamp(c.at(now)), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
-	return formatTraceparent(c.attempt.SpanContext())
+	c.attempts = append(c.attempts, attemptSpan{number, span})
+	return formatTraceparent(span.SpanContext())
 }
 
-// EndAttempt ends the attempt's span.
-func (c *Call) EndAttempt(now policy.Instant, result policy.Result, message string) {
-	if c.attempt == nil {
-		return
-	}
-	setResult(c.attempt, result, strings.Clone(message))
-	c.endAttempt(now)
-}
-
-func (c *Call) endAttempt(now policy.Instant) {
-	if c.attempt != nil {
-		c.attempt.End(trace.WithTimestamp(c.at(now)))
-		c.attempt = nil
+// EndAttempt ends the span of the attempt with that number.
+func (c *Call) EndAttempt(now policy.Instant, number int, result policy.Result, message string) {
+	for i, a := range c.attempts {
+		if a.number == number {
+			setResult(a.span, result, strings.Clone(message))
+			a.span.End(trace.WithTimestamp(c.at(now)))
+			c.attempts = slices.Delete(c.attempts, i, i+1)
+			return
+		}
 	}
 }
 
@@ -148,7 +151,6 @@ func (c *Call) Event(now policy.Instant, name string) {
 // End ends the call's span. A refusal stands there as an event named by its
 // reason.
 func (c *Call) End(now policy.Instant, s Summary) {
-	c.endAttempt(now)
 	at := trace.WithTimestamp(c.at(now))
 	message := strings.Clone(s.Message)
 	if s.Result.Reason != policy.ReasonNone {
@@ -170,6 +172,9 @@ func (c *Call) End(now policy.Instant, s Summary) {
 		attributes = appendServer(attributes, s.Endpoint)
 	}
 	c.span.SetAttributes(attributes...)
+	for _, a := range c.attempts {
+		a.span.End(at) // nobody said how it ended
+	}
 	c.span.End(at)
 }
 

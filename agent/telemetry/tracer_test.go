@@ -71,9 +71,9 @@ func TestSampledCallIsASpanWithASpanAnAttempt(t *testing.T) {
 		t.Fatal("the call is not recorded")
 	}
 	first := call.StartAttempt(1*time.Second, "10.0.0.1:50051", 1)
-	call.EndAttempt(1010*time.Millisecond, policy.Result{Code: policy.Unavailable, Reason: policy.ConnectFailed}, "connection refused")
+	call.EndAttempt(1010*time.Millisecond, 1, policy.Result{Code: policy.Unavailable, Reason: policy.ConnectFailed}, "connection refused")
 	second := call.StartAttempt(1020*time.Millisecond, "unix:/run/greeter.sock", 2)
-	call.EndAttempt(1030*time.Millisecond, policy.Result{}, "")
+	call.EndAttempt(1030*time.Millisecond, 2, policy.Result{}, "")
 	call.End(1030*time.Millisecond, Summary{Endpoint: "unix:/run/greeter.sock", Authority: "greeter", Peer: "127.0.0.1:9", Attempts: 2, RequestBytes: 7, ResponseBytes: 9})
 	flush()
 
@@ -253,7 +253,7 @@ func BenchmarkSampledCall(b *testing.B) { // budget: 10 µs
 	for b.Loop() {
 		call := telemetry.Tracer().StartCall(1, sampledParent, "", "s", "/a.B/C")
 		call.StartAttempt(1, "10.0.0.1:50051", 1)
-		call.EndAttempt(2, policy.Result{}, "")
+		call.EndAttempt(2, 1, policy.Result{}, "")
 		call.End(2, Summary{Endpoint: "10.0.0.1:50051", Attempts: 1})
 	}
 }
