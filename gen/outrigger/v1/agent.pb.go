@@ -381,7 +381,7 @@ type ServiceStatus struct {
 	Counted uint64 `protobuf:"varint,14,opt,name=counted,proto3" json:"counted,omitempty"`
 	// Calls that ended since the start.
 	CallsTotal uint64 `protobuf:"varint,15,opt,name=calls_total,json=callsTotal,proto3" json:"calls_total,omitempty"`
-	// Attempts that were made again since the start.
+	// Attempts after a call's first since the start, hedges included.
 	RetriesTotal uint64 `protobuf:"varint,16,opt,name=retries_total,json=retriesTotal,proto3" json:"retries_total,omitempty"`
 	// Calls that policies in OBSERVE would have refused, since the start.
 	WouldRefuse uint64 `protobuf:"varint,17,opt,name=would_refuse,json=wouldRefuse,proto3" json:"would_refuse,omitempty"`
@@ -389,8 +389,21 @@ type ServiceStatus struct {
 	OmittedEndpoints int32 `protobuf:"varint,18,opt,name=omitted_endpoints,json=omittedEndpoints,proto3" json:"omitted_endpoints,omitempty"`
 	// Breakers that are left out of breakers.
 	OmittedBreakers int32 `protobuf:"varint,19,opt,name=omitted_breakers,json=omittedBreakers,proto3" json:"omitted_breakers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Calls that policies in OBSERVE would have refused, by reason, since the
+	// start. A call may be in several.
+	Observed map[string]uint64 `protobuf:"bytes,20,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// What policies did beside refusing, since the start: retry,
+	// transparent_retry, hedge, over_budget, pushed_back, too_late,
+	// replay_overflow, fallback, fault, and what those in OBSERVE would have done:
+	// would_retry, would_hedge, would_fall_back, would_inject. Those that never
+	// occurred are left out.
+	Actions map[string]uint64 `protobuf:"bytes,21,rep,name=actions,proto3" json:"actions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The concurrency limit; unset where the service has none.
+	Concurrency *ConcurrencyStatus `protobuf:"bytes,22,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// The cache; unset where the service has none.
+	Cache         *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceStatus) Reset() {
@@ -556,6 +569,171 @@ func (x *ServiceStatus) GetOmittedBreakers() int32 {
 	return 0
 }
 
+func (x *ServiceStatus) GetObserved() map[string]uint64 {
+	if x != nil {
+		return x.Observed
+	}
+	return nil
+}
+
+func (x *ServiceStatus) GetActions() map[string]uint64 {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *ServiceStatus) GetConcurrency() *ConcurrencyStatus {
+	if x != nil {
+		return x.Concurrency
+	}
+	return nil
+}
+
+func (x *ServiceStatus) GetCache() *CacheStatus {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+// ConcurrencyStatus is a concurrency limit now.
+type ConcurrencyStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls that may be in flight; an adaptive limit moves.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Calls in flight.
+	InFlight int32 `protobuf:"varint,2,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Calls that wait for a slot.
+	Waiting       int32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcurrencyStatus) Reset() {
+	*x = ConcurrencyStatus{}
+	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcurrencyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcurrencyStatus) ProtoMessage() {}
+
+func (x *ConcurrencyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcurrencyStatus.ProtoReflect.Descriptor instead.
+func (*ConcurrencyStatus) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ConcurrencyStatus) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ConcurrencyStatus) GetInFlight() int32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *ConcurrencyStatus) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+// CacheStatus is a cache now.
+type CacheStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Answers that are kept.
+	Entries int64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Their size.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Calls that were answered from it, since the start, stale answers included.
+	Hits uint64 `protobuf:"varint,3,opt,name=hits,proto3" json:"hits,omitempty"`
+	// Calls that went to an endpoint, since the start.
+	Misses        uint64 `protobuf:"varint,4,opt,name=misses,proto3" json:"misses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheStatus) Reset() {
+	*x = CacheStatus{}
+	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheStatus) ProtoMessage() {}
+
+func (x *CacheStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheStatus.ProtoReflect.Descriptor instead.
+func (*CacheStatus) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CacheStatus) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *CacheStatus) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CacheStatus) GetHits() uint64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *CacheStatus) GetMisses() uint64 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
 // GetAgentRequest asks for the agent.
 type GetAgentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +743,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +755,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +768,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 // GetAgentResponse is the agent.
@@ -604,7 +782,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +794,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +807,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -650,7 +828,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +840,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +853,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetStatusRequest) GetService() string {
@@ -696,7 +874,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +886,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +899,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetStatusResponse) GetStatus() *Status {
@@ -744,7 +922,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +934,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +947,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchStatusRequest) GetInterval() *durationpb.Duration {
@@ -797,7 +975,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +987,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1000,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchStatusResponse) GetStatus() *Status {
@@ -841,7 +1019,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1031,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1044,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 // ReloadResponse says that it succeeded; a failure is FAILED_PRECONDITION with
@@ -881,7 +1059,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1071,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1084,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReloadResponse) GetAgent() *Agent {
@@ -952,7 +1130,7 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x10omitted_services\x18\a \x01(\x05R\x0fomittedServices\x12\x1f\n" +
 	"\vcalls_total\x18\b \x01(\x04R\n" +
 	"callsTotal\x12%\n" +
-	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xe8\x06\n" +
+	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xe0\t\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10calls_per_second\x18\x02 \x01(\x01R\x0ecallsPerSecond\x12\"\n" +
@@ -974,14 +1152,33 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\rretries_total\x18\x10 \x01(\x04R\fretriesTotal\x12!\n" +
 	"\fwould_refuse\x18\x11 \x01(\x04R\vwouldRefuse\x12+\n" +
 	"\x11omitted_endpoints\x18\x12 \x01(\x05R\x10omittedEndpoints\x12)\n" +
-	"\x10omitted_breakers\x18\x13 \x01(\x05R\x0fomittedBreakers\x1a;\n" +
+	"\x10omitted_breakers\x18\x13 \x01(\x05R\x0fomittedBreakers\x12E\n" +
+	"\bobserved\x18\x14 \x03(\v2).outrigger.v1.ServiceStatus.ObservedEntryR\bobserved\x12B\n" +
+	"\aactions\x18\x15 \x03(\v2(.outrigger.v1.ServiceStatus.ActionsEntryR\aactions\x12A\n" +
+	"\vconcurrency\x18\x16 \x01(\v2\x1f.outrigger.v1.ConcurrencyStatusR\vconcurrency\x12/\n" +
+	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a8\n" +
 	"\n" +
 	"CodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x11\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a;\n" +
+	"\rObservedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a:\n" +
+	"\fActionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"`\n" +
+	"\x11ConcurrencyStatus\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x1b\n" +
+	"\tin_flight\x18\x02 \x01(\x05R\binFlight\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x05R\awaiting\"i\n" +
+	"\vCacheStatus\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x03R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04hits\x18\x03 \x01(\x04R\x04hits\x12\x16\n" +
+	"\x06misses\x18\x04 \x01(\x04R\x06misses\"\x11\n" +
 	"\x0fGetAgentRequest\"=\n" +
 	"\x10GetAgentResponse\x12)\n" +
 	"\x05agent\x18\x01 \x01(\v2\x13.outrigger.v1.AgentR\x05agent\"6\n" +
@@ -1018,58 +1215,66 @@ func file_outrigger_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_outrigger_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_outrigger_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_outrigger_v1_agent_proto_goTypes = []any{
 	(Agent_Phase)(0),              // 0: outrigger.v1.Agent.Phase
 	(*Agent)(nil),                 // 1: outrigger.v1.Agent
 	(*Status)(nil),                // 2: outrigger.v1.Status
 	(*ServiceStatus)(nil),         // 3: outrigger.v1.ServiceStatus
-	(*GetAgentRequest)(nil),       // 4: outrigger.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),      // 5: outrigger.v1.GetAgentResponse
-	(*GetStatusRequest)(nil),      // 6: outrigger.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 7: outrigger.v1.GetStatusResponse
-	(*WatchStatusRequest)(nil),    // 8: outrigger.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),   // 9: outrigger.v1.WatchStatusResponse
-	(*ReloadRequest)(nil),         // 10: outrigger.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 11: outrigger.v1.ReloadResponse
-	nil,                           // 12: outrigger.v1.ServiceStatus.RefusalsEntry
-	nil,                           // 13: outrigger.v1.ServiceStatus.CodesEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
-	(*Endpoint)(nil),              // 16: outrigger.v1.Endpoint
-	(*Breaker)(nil),               // 17: outrigger.v1.Breaker
+	(*ConcurrencyStatus)(nil),     // 4: outrigger.v1.ConcurrencyStatus
+	(*CacheStatus)(nil),           // 5: outrigger.v1.CacheStatus
+	(*GetAgentRequest)(nil),       // 6: outrigger.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),      // 7: outrigger.v1.GetAgentResponse
+	(*GetStatusRequest)(nil),      // 8: outrigger.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 9: outrigger.v1.GetStatusResponse
+	(*WatchStatusRequest)(nil),    // 10: outrigger.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),   // 11: outrigger.v1.WatchStatusResponse
+	(*ReloadRequest)(nil),         // 12: outrigger.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 13: outrigger.v1.ReloadResponse
+	nil,                           // 14: outrigger.v1.ServiceStatus.RefusalsEntry
+	nil,                           // 15: outrigger.v1.ServiceStatus.CodesEntry
+	nil,                           // 16: outrigger.v1.ServiceStatus.ObservedEntry
+	nil,                           // 17: outrigger.v1.ServiceStatus.ActionsEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*Endpoint)(nil),              // 20: outrigger.v1.Endpoint
+	(*Breaker)(nil),               // 21: outrigger.v1.Breaker
 }
 var file_outrigger_v1_agent_proto_depIdxs = []int32{
-	14, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
-	15, // 1: outrigger.v1.Agent.uptime:type_name -> google.protobuf.Duration
-	14, // 2: outrigger.v1.Agent.config_loaded:type_name -> google.protobuf.Timestamp
-	14, // 3: outrigger.v1.Agent.last_reload:type_name -> google.protobuf.Timestamp
+	18, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
+	19, // 1: outrigger.v1.Agent.uptime:type_name -> google.protobuf.Duration
+	18, // 2: outrigger.v1.Agent.config_loaded:type_name -> google.protobuf.Timestamp
+	18, // 3: outrigger.v1.Agent.last_reload:type_name -> google.protobuf.Timestamp
 	0,  // 4: outrigger.v1.Agent.phase:type_name -> outrigger.v1.Agent.Phase
-	14, // 5: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
+	18, // 5: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
 	1,  // 6: outrigger.v1.Status.agent:type_name -> outrigger.v1.Agent
 	3,  // 7: outrigger.v1.Status.services:type_name -> outrigger.v1.ServiceStatus
-	12, // 8: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
-	13, // 9: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
-	16, // 10: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
-	17, // 11: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
-	1,  // 12: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
-	2,  // 13: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
-	15, // 14: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
-	2,  // 15: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
-	1,  // 16: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
-	4,  // 17: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
-	6,  // 18: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
-	8,  // 19: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
-	10, // 20: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
-	5,  // 21: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
-	7,  // 22: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
-	9,  // 23: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
-	11, // 24: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 8: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
+	15, // 9: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
+	20, // 10: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
+	21, // 11: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
+	16, // 12: outrigger.v1.ServiceStatus.observed:type_name -> outrigger.v1.ServiceStatus.ObservedEntry
+	17, // 13: outrigger.v1.ServiceStatus.actions:type_name -> outrigger.v1.ServiceStatus.ActionsEntry
+	4,  // 14: outrigger.v1.ServiceStatus.concurrency:type_name -> outrigger.v1.ConcurrencyStatus
+	5,  // 15: outrigger.v1.ServiceStatus.cache:type_name -> outrigger.v1.CacheStatus
+	1,  // 16: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
+	2,  // 17: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
+	19, // 18: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
+	2,  // 19: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
+	1,  // 20: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
+	6,  // 21: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
+	8,  // 22: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
+	10, // 23: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
+	12, // 24: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
+	7,  // 25: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
+	9,  // 26: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
+	11, // 27: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
+	13, // 28: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_agent_proto_init() }
@@ -1085,7 +1290,7 @@ func file_outrigger_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_agent_proto_rawDesc), len(file_outrigger_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
