@@ -111,6 +111,13 @@ func (a *Agent) parts() []admin.Part {
 		settings.State, settings.Detail = admin.Warning, "the last reload failed, generation "+fmt.Sprint(a.reload.generation)+" stays: "+a.reload.problem
 	}
 	parts := []admin.Part{egress, {Name: "api", Detail: a.addresses.API}, settings}
+	if a.reload.current.Chaos {
+		chaos := admin.Part{Name: "chaos", State: admin.Warning, Detail: "chaos is enabled; no policy injects a fault now"}
+		if names := faulty(a.reload.current); len(names) > 0 {
+			chaos.Detail = "faults are injected into calls of " + strings.Join(names, ", ")
+		}
+		parts = append(parts, chaos)
+	}
 	if a.serving.Load() {
 		for block, why := range a.doors.problems() {
 			parts = append(parts, admin.Part{Name: block + ".tls", State: admin.Warning, Detail: why})
@@ -120,6 +127,24 @@ func (a *Agent) parts() []admin.Part {
 		}
 	}
 	return parts
+}
+
+// faulty names the services whose policies inject faults.
+func faulty(c *config.Config) (names []string) {
+	for i := range c.Services {
+		s := &c.Services[i]
+		injects := s.Policy.Fault.On()
+		for _, p := range s.MethodPolicies {
+			injects = injects || p.Fault.On()
+		}
+		if injects {
+			names = append(names, s.Name)
+		}
+	}
+	if c.Unmatched.Dial && c.Unmatched.Policy.Fault.On() {
+		names = append(names, "unmatched authorities")
+	}
+	return names
 }
 
 // metrics answers /metrics with the telemetry of the moment.

@@ -76,7 +76,7 @@ func (x Unmatched_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Unmatched_Mode.Descriptor instead.
 func (Unmatched_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // What is logged.
@@ -133,7 +133,7 @@ func (x AccessLog_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccessLog_Mode.Descriptor instead.
 func (AccessLog_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{26, 0}
 }
 
 // Config is the whole file.
@@ -989,7 +989,10 @@ type Endpoints struct {
 	// Read from a file that is watched.
 	File *FileEndpoints `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
 	// Watched in Kubernetes.
-	Kubernetes    *KubernetesEndpoints `protobuf:"bytes,4,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
+	Kubernetes *KubernetesEndpoints `protobuf:"bytes,4,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
+	// There are none: the service is a resource that programs ask permits for,
+	// such as a pool of database connections.
+	None          *NoEndpoints `protobuf:"bytes,5,opt,name=none,proto3" json:"none,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1055,50 @@ func (x *Endpoints) GetKubernetes() *KubernetesEndpoints {
 	return nil
 }
 
+func (x *Endpoints) GetNone() *NoEndpoints {
+	if x != nil {
+		return x.None
+	}
+	return nil
+}
+
+// NoEndpoints says that a service has no endpoints.
+type NoEndpoints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoEndpoints) Reset() {
+	*x = NoEndpoints{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoEndpoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoEndpoints) ProtoMessage() {}
+
+func (x *NoEndpoints) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoEndpoints.ProtoReflect.Descriptor instead.
+func (*NoEndpoints) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
 // DnsEndpoints are the addresses of a name.
 type DnsEndpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1067,7 +1114,7 @@ type DnsEndpoints struct {
 
 func (x *DnsEndpoints) Reset() {
 	*x = DnsEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1126,7 @@ func (x *DnsEndpoints) String() string {
 func (*DnsEndpoints) ProtoMessage() {}
 
 func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1139,7 @@ func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsEndpoints.ProtoReflect.Descriptor instead.
 func (*DnsEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DnsEndpoints) GetHost() string {
@@ -1127,7 +1174,7 @@ type FileEndpoints struct {
 
 func (x *FileEndpoints) Reset() {
 	*x = FileEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1186,7 @@ func (x *FileEndpoints) String() string {
 func (*FileEndpoints) ProtoMessage() {}
 
 func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1199,7 @@ func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEndpoints.ProtoReflect.Descriptor instead.
 func (*FileEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FileEndpoints) GetPath() string {
@@ -1177,7 +1224,7 @@ type KubernetesEndpoints struct {
 
 func (x *KubernetesEndpoints) Reset() {
 	*x = KubernetesEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1236,7 @@ func (x *KubernetesEndpoints) String() string {
 func (*KubernetesEndpoints) ProtoMessage() {}
 
 func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1249,7 @@ func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesEndpoints.ProtoReflect.Descriptor instead.
 func (*KubernetesEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KubernetesEndpoints) GetNamespace() string {
@@ -1241,7 +1288,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1300,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1313,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1303,7 +1350,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1362,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1375,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MethodPolicy) GetMethod() string {
@@ -1359,7 +1406,7 @@ type Unmatched struct {
 
 func (x *Unmatched) Reset() {
 	*x = Unmatched{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1418,7 @@ func (x *Unmatched) String() string {
 func (*Unmatched) ProtoMessage() {}
 
 func (x *Unmatched) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1431,7 @@ func (x *Unmatched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unmatched.ProtoReflect.Descriptor instead.
 func (*Unmatched) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Unmatched) GetMode() Unmatched_Mode {
@@ -1414,7 +1461,7 @@ type DialAllow struct {
 
 func (x *DialAllow) Reset() {
 	*x = DialAllow{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1473,7 @@ func (x *DialAllow) String() string {
 func (*DialAllow) ProtoMessage() {}
 
 func (x *DialAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1486,7 @@ func (x *DialAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialAllow.ProtoReflect.Descriptor instead.
 func (*DialAllow) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DialAllow) GetCidr() string {
@@ -1471,7 +1518,7 @@ type Tasks struct {
 
 func (x *Tasks) Reset() {
 	*x = Tasks{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1530,7 @@ func (x *Tasks) String() string {
 func (*Tasks) ProtoMessage() {}
 
 func (x *Tasks) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1543,7 @@ func (x *Tasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tasks.ProtoReflect.Descriptor instead.
 func (*Tasks) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Tasks) GetStore() *TaskStore {
@@ -1531,7 +1578,7 @@ type TaskStore struct {
 
 func (x *TaskStore) Reset() {
 	*x = TaskStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1590,7 @@ func (x *TaskStore) String() string {
 func (*TaskStore) ProtoMessage() {}
 
 func (x *TaskStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1603,7 @@ func (x *TaskStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStore.ProtoReflect.Descriptor instead.
 func (*TaskStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskStore) GetSqlite() *SqliteStore {
@@ -1577,7 +1624,7 @@ type SqliteStore struct {
 
 func (x *SqliteStore) Reset() {
 	*x = SqliteStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1636,7 @@ func (x *SqliteStore) String() string {
 func (*SqliteStore) ProtoMessage() {}
 
 func (x *SqliteStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1649,7 @@ func (x *SqliteStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqliteStore.ProtoReflect.Descriptor instead.
 func (*SqliteStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SqliteStore) GetPath() string {
@@ -1623,7 +1670,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1682,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1695,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *State) GetDir() string {
@@ -1675,7 +1722,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1734,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1747,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Telemetry) GetOtlp() *Otlp {
@@ -1744,7 +1791,7 @@ type Otlp struct {
 
 func (x *Otlp) Reset() {
 	*x = Otlp{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1803,7 @@ func (x *Otlp) String() string {
 func (*Otlp) ProtoMessage() {}
 
 func (x *Otlp) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1816,7 @@ func (x *Otlp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Otlp.ProtoReflect.Descriptor instead.
 func (*Otlp) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Otlp) GetEndpoint() string {
@@ -1791,7 +1838,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1850,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1863,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Traces) GetSampleRatio() float64 {
@@ -1837,7 +1884,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1896,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1909,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AccessLog) GetMode() AccessLog_Mode {
@@ -1969,7 +2016,7 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\x06 \x01(\v2\x18.outrigger.config.v1.TlsR\x03tls\"\xb7\x01\n" +
 	"\x05Match\x12L\n" +
 	"\vauthorities\x18\x01 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d\x18\xff\x012\x18^[A-Za-z0-9._:%~\\[\\]-]+$R\vauthorities\x12`\n" +
-	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xad\x02\n" +
+	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xe9\x02\n" +
 	"\tEndpoints\x12A\n" +
 	"\x06static\x18\x01 \x03(\v2\x1d.outrigger.config.v1.EndpointB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x06static\x123\n" +
@@ -1977,12 +2024,15 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x04file\x18\x03 \x01(\v2\".outrigger.config.v1.FileEndpointsR\x04file\x12H\n" +
 	"\n" +
 	"kubernetes\x18\x04 \x01(\v2(.outrigger.config.v1.KubernetesEndpointsR\n" +
-	"kubernetes:&\xbaH#\"!\n" +
+	"kubernetes\x124\n" +
+	"\x04none\x18\x05 \x01(\v2 .outrigger.config.v1.NoEndpointsR\x04none:,\xbaH)\"'\n" +
 	"\x06static\n" +
 	"\x03dns\n" +
 	"\x04file\n" +
 	"\n" +
-	"kubernetes\x10\x01\"\x99\x01\n" +
+	"kubernetes\n" +
+	"\x04none\x10\x01\"\r\n" +
+	"\vNoEndpoints\"\x99\x01\n" +
 	"\fDnsEndpoints\x12\x1e\n" +
 	"\x04host\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
@@ -2070,7 +2120,7 @@ func file_outrigger_config_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(Unmatched_Mode)(0),         // 0: outrigger.config.v1.Unmatched.Mode
 	(AccessLog_Mode)(0),         // 1: outrigger.config.v1.AccessLog.Mode
@@ -2085,68 +2135,70 @@ var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(*Service)(nil),             // 10: outrigger.config.v1.Service
 	(*Match)(nil),               // 11: outrigger.config.v1.Match
 	(*Endpoints)(nil),           // 12: outrigger.config.v1.Endpoints
-	(*DnsEndpoints)(nil),        // 13: outrigger.config.v1.DnsEndpoints
-	(*FileEndpoints)(nil),       // 14: outrigger.config.v1.FileEndpoints
-	(*KubernetesEndpoints)(nil), // 15: outrigger.config.v1.KubernetesEndpoints
-	(*Endpoint)(nil),            // 16: outrigger.config.v1.Endpoint
-	(*MethodPolicy)(nil),        // 17: outrigger.config.v1.MethodPolicy
-	(*Unmatched)(nil),           // 18: outrigger.config.v1.Unmatched
-	(*DialAllow)(nil),           // 19: outrigger.config.v1.DialAllow
-	(*Tasks)(nil),               // 20: outrigger.config.v1.Tasks
-	(*TaskStore)(nil),           // 21: outrigger.config.v1.TaskStore
-	(*SqliteStore)(nil),         // 22: outrigger.config.v1.SqliteStore
-	(*State)(nil),               // 23: outrigger.config.v1.State
-	(*Telemetry)(nil),           // 24: outrigger.config.v1.Telemetry
-	(*Otlp)(nil),                // 25: outrigger.config.v1.Otlp
-	(*Traces)(nil),              // 26: outrigger.config.v1.Traces
-	(*AccessLog)(nil),           // 27: outrigger.config.v1.AccessLog
-	(*Policy)(nil),              // 28: outrigger.config.v1.Policy
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	(*NoEndpoints)(nil),         // 13: outrigger.config.v1.NoEndpoints
+	(*DnsEndpoints)(nil),        // 14: outrigger.config.v1.DnsEndpoints
+	(*FileEndpoints)(nil),       // 15: outrigger.config.v1.FileEndpoints
+	(*KubernetesEndpoints)(nil), // 16: outrigger.config.v1.KubernetesEndpoints
+	(*Endpoint)(nil),            // 17: outrigger.config.v1.Endpoint
+	(*MethodPolicy)(nil),        // 18: outrigger.config.v1.MethodPolicy
+	(*Unmatched)(nil),           // 19: outrigger.config.v1.Unmatched
+	(*DialAllow)(nil),           // 20: outrigger.config.v1.DialAllow
+	(*Tasks)(nil),               // 21: outrigger.config.v1.Tasks
+	(*TaskStore)(nil),           // 22: outrigger.config.v1.TaskStore
+	(*SqliteStore)(nil),         // 23: outrigger.config.v1.SqliteStore
+	(*State)(nil),               // 24: outrigger.config.v1.State
+	(*Telemetry)(nil),           // 25: outrigger.config.v1.Telemetry
+	(*Otlp)(nil),                // 26: outrigger.config.v1.Otlp
+	(*Traces)(nil),              // 27: outrigger.config.v1.Traces
+	(*AccessLog)(nil),           // 28: outrigger.config.v1.AccessLog
+	(*Policy)(nil),              // 29: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
 	4,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
 	4,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
 	4,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
-	28, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
+	29, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
 	10, // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
-	18, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
-	20, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
-	23, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
-	24, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
+	19, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
+	21, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
+	24, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
+	25, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
 	3,  // 9: outrigger.config.v1.Config.chaos:type_name -> outrigger.config.v1.Chaos
 	8,  // 10: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
 	5,  // 11: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
-	29, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
-	29, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	30, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
+	30, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
 	6,  // 14: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
 	6,  // 15: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
 	7,  // 16: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
-	29, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
+	30, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
 	9,  // 18: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
 	11, // 19: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
 	12, // 20: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
-	28, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
-	17, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
+	29, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
+	18, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
 	8,  // 23: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
-	16, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
-	13, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
-	14, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
-	15, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	29, // 28: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
-	28, // 29: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
-	0,  // 30: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	19, // 31: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
-	21, // 32: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	22, // 33: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	25, // 34: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	26, // 35: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	27, // 36: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 37: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	17, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
+	14, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
+	15, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
+	16, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
+	13, // 28: outrigger.config.v1.Endpoints.none:type_name -> outrigger.config.v1.NoEndpoints
+	30, // 29: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	29, // 30: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	0,  // 31: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
+	20, // 32: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
+	22, // 33: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	23, // 34: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	26, // 35: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	27, // 36: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	28, // 37: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	1,  // 38: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -2161,18 +2213,18 @@ func file_outrigger_config_v1_config_proto_init() {
 	file_outrigger_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[14].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[18].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_config_proto_rawDesc), len(file_outrigger_config_v1_config_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
