@@ -29,6 +29,8 @@ func (a *Agent) startPlanes(c *config.Config, d *doors) {
 		ConnectTimeout: relay.DefaultConnectTimeout,
 		HeaderTimeout:  orDefault(limits.HeaderTimeout, defaultHeaderTimeout),
 		HeaderBytes:    orDefault(limits.HeaderList, defaultHeaderBytes),
+		ReplayBytes:    limits.ReplayBytes,
+		BufferedBytes:  limits.BufferedBytes,
 		ExplainTLS:     identity.Explain,
 	})
 	a.relay = relay.New(relay.Options{

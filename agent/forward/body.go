@@ -4,32 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync/atomic"
 
 	"github.com/outrigger-rpc/outrigger/policy"
 )
-
-// requestBody counts what the caller sends, and whether any of it was taken:
-// until then the request can go to another endpoint.
-type requestBody struct {
-	exchange *exchange
-	body     io.ReadCloser
-	taken    atomic.Bool
-}
-
-// Read implements io.Reader.
-func (b *requestBody) Read(p []byte) (int, error) {
-	b.taken.Store(true)
-	n, err := b.body.Read(p)
-	b.exchange.moved(&b.exchange.bytesUp, n)
-	return n, err
-}
-
-// Close does nothing: net/http closes the body of a request that it serves,
-// and another attempt may still want it.
-func (b *requestBody) Close() error { return nil }
-
-func (b *requestBody) touched() bool { return b.taken.Load() }
 
 // moved counts bytes of the exchange.
 func (x *exchange) moved(count *uint64, n int) {
@@ -41,6 +18,15 @@ func (x *exchange) moved(count *uint64, n int) {
 	*count += uint64(n)
 	if !x.over {
 		x.call.Touch(x.server.now())
+	}
+}
+
+// overflowed notes that the request outgrew what is kept of it.
+func (x *exchange) overflowed() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over {
+		x.call.Overflowed()
 	}
 }
 

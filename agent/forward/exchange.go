@@ -3,37 +3,44 @@ package forward
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httputil"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
-// maxTransparent bounds how many endpoints are tried for a request that none
-// of them saw.
-const maxTransparent = 4
-
-// exchange is one request and its answer: one policy.Call.
+// exchange is one request and its answer: one policy.Call, of one attempt or of
+// several. Until there is an answer everything is decided on the request's own
+// goroutine; each attempt has one that waits for its endpoint.
 type exchange struct {
 	server *Server
 	client *client
 	target Target
 	in     *http.Request
+	out    *http.Request // what attempts send copies of
 	asked  metadata
+	ctx    context.Context
 	cancel context.CancelCauseFunc
+	signal chan struct{} // something may be due, or the wait is over
+	ended  chan *attempt // those that have an answer, or failed
+	work   sync.WaitGroup
+	body   *replay // nil until the request is sent
+
+	repeatable bool // it may be processed twice
+	keeps      bool // its body is kept to be sent again
 
 	mu        sync.Mutex
 	known     bool // a service was found: call is in use
 	call      policy.Call
-	attempt   policy.Attempt
+	live      []*attempt // under way
+	last      *attempt   // the one sent last
+	winner    *attempt   // the one whose answer is passed on
 	trace     policy.Trace
+	faulted   bool // the span says so
 	timer     *time.Timer
 	over      bool
 	start     policy.Instant
@@ -49,28 +56,6 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-// metadata is what the caller asks of the agent, and not of the upstream.
-type metadata struct {
-	service           string
-	timeout           time.Duration // negative: none
-	explain, deferred bool
-	noRetry           bool
-}
-
-func takeMetadata(h http.Header) metadata {
-	m := metadata{
-		service: h.Get("Outrigger-Service"), timeout: -1,
-		explain: h.Get("Outrigger-Explain") == "true", deferred: h.Get("Outrigger-Defer") == "true", noRetry: h.Get("Outrigger-Retry") == "off",
-	}
-	if ms, err := strconv.ParseUint(h.Get("Outrigger-Timeout-Ms"), 10, 40); err == nil {
-		m.timeout = time.Duration(ms) * time.Millisecond
-	}
-	for _, name := range [...]string{"Outrigger-Service", "Outrigger-Timeout-Ms", "Outrigger-Explain", "Outrigger-Defer", "Outrigger-Retry", "Outrigger-Hash-Key"} {
-		h.Del(name)
-	}
-	return m
-}
-
 // serve answers one request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(clientKey{}).(*client)
@@ -82,77 +67,46 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	x := &exchange{server: s, client: c, in: r, asked: takeMetadata(r.Header), cancel: cancel, start: s.now()}
-	if refusal := x.begin(); refusal != nil {
-		x.refuse(w, refusal)
-		return
+	x := &exchange{
+		server: s, client: c, in: r, asked: takeMetadata(r.Header), ctx: ctx, cancel: cancel,
+		signal: make(chan struct{}, 1), ended: make(chan *attempt), start: s.now(),
 	}
+	defer x.close()
 	defer func() {
 		if p := recover(); p != nil {
 			c.broken.Store(true)
 			panic(p) // net/http ends the connection
 		}
 	}()
+	refusal := x.begin()
+	if refusal == nil {
+		var err error
+		if refusal, err = x.enter(); err != nil {
+			x.gone("the caller closed its connection")
+		}
+	}
+	if refusal != nil {
+		x.refuse(w, refusal)
+		return
+	}
 	s.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 	x.end(policy.Result{Code: policy.OK}, "") // nothing, where the answer's body ended it
 }
 
-// begin routes and admits the request.
-func (x *exchange) begin() *policy.Refusal {
-	r, s := x.in, x.server
-	if r.URL.Scheme == "https" {
-		return &policy.Refusal{Reason: policy.NoRoute, Message: "https in absolute form is not relayed: use CONNECT, as https_proxy makes clients do"}
-	}
-	target, why := s.options.Route(Query{Authority: r.Host, Path: r.URL.Path, Service: x.asked.service, Tunnel: x.client.tunnel})
-	if target.Service == nil {
-		return &policy.Refusal{Reason: policy.NoRoute, Message: why}
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.target, x.known = target, true
-	refusal := x.call.Begin(target.Service.Method(r.URL.Path), x.start, x.asked.timeout, rand.Uint64())
-	if t := s.options.Tracer; t != nil {
-		x.trace = t.StartCall(x.start, r.Header.Get("Traceparent"), r.Header.Get("Tracestate"), target.Service.Name(), r.URL.Path)
-	}
-	if refusal == nil && x.asked.deferred {
-		refusal = x.call.Refuse(policy.DeferOff, "", "outrigger-defer: deferring calls is not supported by this version")
-	}
-	if refusal == nil {
-		x.arm()
-	}
-	return refusal
-}
-
-// arm waits for what falls due next. x.mu is held.
-func (x *exchange) arm() {
-	due := x.call.Expiry(&x.attempt)
-	if due == 0 || x.over {
-		return
-	}
-	wait := max(due-x.server.now(), 0)
-	if x.timer == nil {
-		x.timer = time.AfterFunc(wait, x.expire)
-	} else {
-		x.timer.Reset(wait)
+// close waits for what the exchange started.
+func (x *exchange) close() {
+	x.cancel(nil)
+	x.work.Wait()
+	if x.body != nil {
+		x.body.finish()
 	}
 }
 
-func (x *exchange) expire() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return
-	}
-	if refusal := x.call.Expire(x.server.now(), &x.attempt); refusal != nil {
-		x.cancel(refusedError{refusal})
-		return
-	}
-	x.arm()
+// gone ends an exchange without an answer: nobody is there to read it.
+func (x *exchange) gone(why string) {
+	x.end(policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, why)
+	panic(http.ErrAbortHandler)
 }
-
-// refusedError carries a refusal through net/http.
-type refusedError struct{ *policy.Refusal }
 
 // rewrite makes the request that goes out of the one that came in: the same,
 // without what holds for one hop only.
@@ -168,112 +122,6 @@ func rewrite(p *httputil.ProxyRequest) {
 	p.Out.Header.Del("Proxy-Authorization")
 }
 
-// roundTripper sends requests to endpoints.
-type roundTripper struct{ *Server }
-
-// RoundTrip implements http.RoundTripper.
-func (t roundTripper) RoundTrip(out *http.Request) (*http.Response, error) {
-	x := exchangeOf(out.Context())
-	body := &requestBody{exchange: x, body: out.Body}
-	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = body
-	}
-	for {
-		address, refusal := x.pick(out)
-		if refusal != nil {
-			return nil, refusedError{refusal}
-		}
-		out.URL.Host = hostOf(address)
-		res, err := t.transport(x.target.Transport).RoundTrip(out)
-		if err == nil {
-			x.answered(out.Context(), res)
-			return res, nil
-		}
-		refusal, again := x.attemptFailed(out.Context(), err, !body.touched())
-		if !again {
-			if refusal == nil {
-				return nil, err // the caller is gone
-			}
-			return nil, refusedError{refusal}
-		}
-	}
-}
-
-// pick begins an attempt.
-func (x *exchange) pick(out *http.Request) (address string, refusal *policy.Refusal) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now := x.server.now()
-	if refusal = x.call.Pick(now, rand.Uint64(), &x.attempt); refusal != nil {
-		return "", refusal
-	}
-	x.sentAt = now
-	address = x.attempt.Endpoint.Address()
-	if x.trace != nil {
-		if parent := x.trace.StartAttempt(now, address, x.call.Attempts()); parent != "" {
-			out.Header.Set("Traceparent", parent)
-		}
-	}
-	x.arm()
-	return address, nil
-}
-
-// attemptFailed says what an attempt without an answer means, and whether
-// another endpoint may be tried: only one that was never reached.
-func (x *exchange) attemptFailed(ctx context.Context, err error, unsent bool) (refusal *policy.Refusal, again bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	endpoint := x.attempt.Endpoint.Address()
-	var refused refusedError
-	var connect *connectError
-	switch {
-	case errors.As(context.Cause(ctx), &refused):
-		return refused.Refusal, false
-	case x.in.Context().Err() != nil:
-		return nil, false
-	case errors.As(err, &connect):
-		refusal = x.call.Refuse(connect.reason, endpoint, fmt.Sprintf("endpoint %s can't be reached: %s", endpoint, connect.why))
-		if !unsent || x.asked.noRetry || x.call.Attempts() >= maxTransparent || !x.call.Untried() {
-			return refusal, false
-		}
-		x.finish(policy.Refused(refusal), refusal.Message)
-		return nil, true
-	}
-	return x.call.Refuse(policy.ConnectionLost, endpoint, fmt.Sprintf("the connection to endpoint %s was lost in mid-call: %v", endpoint, err)), false
-}
-
-// finish ends the attempt. x.mu is held.
-func (x *exchange) finish(r policy.Result, message string) {
-	if x.attempt.Endpoint == nil {
-		return
-	}
-	now := x.server.now()
-	x.call.Finish(&x.attempt, now, r, rand.Uint64())
-	if x.trace != nil {
-		x.trace.EndAttempt(now, r, message)
-	}
-}
-
-// answered takes the head of the answer. Its body ends the exchange.
-func (x *exchange) answered(ctx context.Context, res *http.Response) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	result := policy.Result{Code: x.call.Method().Policy().HTTP.Code(res.StatusCode)}
-	upgraded := res.StatusCode == http.StatusSwitchingProtocols
-	if upgraded {
-		x.client.upgraded()
-	}
-	if upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
-		x.call.MarkStream()
-		x.arm()
-	}
-	body := &answerBody{exchange: x, ctx: ctx, body: res.Body, result: result}
-	res.Body = body
-	if rw, ok := body.body.(io.ReadWriter); ok && upgraded {
-		res.Body = &upgradedBody{answerBody: body, writer: rw}
-	}
-}
-
 // explain adds what outrigger-explain asks for.
 func explain(res *http.Response) error {
 	if x := exchangeOf(res.Request.Context()); x != nil && x.asked.explain {
@@ -285,8 +133,8 @@ func explain(res *http.Response) error {
 func (x *exchange) explanation(h http.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.attempt.Endpoint != nil {
-		h.Set("Outrigger-Endpoint", x.attempt.Endpoint.Address())
+	if endpoint := x.endpoint(); endpoint != "" {
+		h.Set("Outrigger-Endpoint", endpoint)
 	}
 	attempts, spent := 0, x.server.now()-x.start
 	if x.known {
@@ -299,19 +147,32 @@ func (x *exchange) explanation(h http.Header) {
 	h.Set("Outrigger-Policy-Time-Us", strconv.FormatInt(spent.Microseconds(), 10))
 }
 
+// endpoint is the one that answered, or the one tried last; empty: none was.
+// x.mu is held.
+func (x *exchange) endpoint() string {
+	switch {
+	case x.winner != nil:
+		return x.winner.address
+	case x.last != nil:
+		return x.last.address
+	}
+	return ""
+}
+
 // failed implements httputil.ReverseProxy's ErrorHandler.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
 	var refused refusedError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, &refused):
 		x.refuse(w, refused.Refusal)
-		return
+	case errors.Is(err, errCallerBroke):
+		x.gone(errCallerBroke.Error())
+	case x.in.Context().Err() != nil:
+		x.gone("the caller closed its connection")
+	default:
+		x.refuse(w, x.call.Refuse(policy.Protocol, "", err.Error()))
 	}
-	if x.in.Context().Err() != nil {
-		x.end(policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, "the caller closed its connection")
-		panic(http.ErrAbortHandler)
-	}
-	x.refuse(w, x.call.Refuse(policy.Protocol, "", err.Error()))
 }
 
 // refuse answers for the upstream.
@@ -320,6 +181,10 @@ func (x *exchange) refuse(w http.ResponseWriter, refusal *policy.Refusal) {
 		x.explanation(w.Header())
 	}
 	x.end(policy.Refused(refusal), refusal.Message)
+	if x.body != nil && x.body.waits() {
+		// net/http answers only once nobody reads the request any more.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
 	writeRefusal(w, refusal)
 }
 
@@ -334,12 +199,15 @@ func writeRefusal(w http.ResponseWriter, refusal *policy.Refusal) {
 	_, _ = w.Write(refusal.Problem()) // who does not read it is gone
 }
 
-// end closes the books, once.
-func (x *exchange) end(r policy.Result, message string) {
+// end closes the books, once, and lets in who waited for it.
+func (x *exchange) end(r policy.Result, message string) { policy.Wake(x.settle(r, message)) }
+
+// settle closes the books, once. It returns the calls that may go on now.
+func (x *exchange) settle(r policy.Result, message string) (woken []*policy.Waiter) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over {
-		return
+		return nil
 	}
 	x.over = true
 	if x.timer != nil {
@@ -347,17 +215,18 @@ func (x *exchange) end(r policy.Result, message string) {
 	}
 	now := x.server.now()
 	record := policy.Record{
-		Method: x.in.URL.Path, Authority: x.in.Host, Peer: peerName(x.client),
+		Method: x.in.URL.Path, Authority: x.in.Host, Peer: peerName(x.client), Endpoint: x.endpoint(),
 		Code: r.Code, Reason: r.Reason, Message: message, Start: x.start, End: now,
 		RequestBytes: x.bytesUp, ResponseBytes: x.bytesDown,
 	}
-	if e := x.attempt.Endpoint; e != nil {
-		record.Endpoint = e.Address()
-		x.finish(r, message)
+	for len(x.live) > 0 {
+		a := x.live[0]
+		x.call.Settle(&a.policy, now, r, rand.Uint64())
+		x.forget(a, r, message)
 	}
 	if x.known {
 		record.Service, record.Method, record.Attempts = x.target.Service.Name(), x.call.Method().Name(), x.call.Attempts()
-		x.call.End(now, r, rand.Uint64())
+		woken = x.call.End(now, r, rand.Uint64())
 	}
 	if x.trace != nil {
 		record.TraceID = x.trace.TraceID()
@@ -366,4 +235,5 @@ func (x *exchange) end(r policy.Result, message string) {
 	if o := x.server.options.Observer; o != nil {
 		o.CallEnded(&record)
 	}
+	return woken
 }

@@ -7,10 +7,14 @@
 //
 // It goes through net/http, off the hot path, under the same policies as the
 // relay: one policy.Call a request. A refusal is RFC 9457 problem details with
-// the same reason.
+// the same reason. A request is sent again only where its method (RFC 9110,
+// 9.2.2) or its policy says that it may be processed twice, or where nothing of
+// it was sent. Fallbacks and caches hold for gRPC calls: HTTP has no place for a
+// gRPC message, and caches of its own.
 package forward
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +24,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/policy"
@@ -76,9 +81,21 @@ type Options struct {
 	// HeaderBytes how long the head is.
 	HeaderTimeout time.Duration
 	HeaderBytes   int
+	// ReplayBytes is how much of a request's body is kept so that it can be sent
+	// again; a longer one is sent once. Zero: DefaultReplayBytes.
+	ReplayBytes int
+	// BufferedBytes bounds what is kept of all bodies together; those that come
+	// past it are sent once. Zero: DefaultBufferedBytes.
+	BufferedBytes int64
 	// ExplainTLS says in plain words why a handshake failed.
 	ExplainTLS func(error) string
 }
+
+// Defaults that zero values of Options stand for.
+const (
+	DefaultReplayBytes   = 256 << 10
+	DefaultBufferedBytes = 64 << 20
+)
 
 // Server serves connections that it is handed. Make it with New, end it with
 // Shutdown. Safe for concurrent use. It implements relay.Guests.
@@ -87,6 +104,8 @@ type Server struct {
 	http    *http.Server
 	proxy   *httputil.ReverseProxy
 	queue   queue
+
+	replayed atomic.Int64 // bytes that are kept of bodies
 
 	mu         sync.Mutex
 	transports map[Transport]*http.Transport
@@ -101,6 +120,8 @@ const idleTimeout = 5 * time.Minute
 // New returns a server without connections. It starts when it is handed the
 // first.
 func New(o Options) *Server {
+	o.ReplayBytes = cmp.Or(o.ReplayBytes, DefaultReplayBytes)
+	o.BufferedBytes = cmp.Or(o.BufferedBytes, DefaultBufferedBytes)
 	s := &Server{
 		options:    o,
 		transports: make(map[Transport]*http.Transport),

@@ -61,6 +61,9 @@ type tunnel struct {
 	server *Server
 	client net.Conn
 	target string
+	ctx    context.Context // ends when the tunnel is cut off
+	cancel context.CancelFunc
+	signal chan struct{} // its call may be let in
 
 	upstream net.Conn // nil until connected; guarded by Server.mu
 	up, down atomic.Uint64
@@ -69,10 +72,12 @@ type tunnel struct {
 
 // Opaque implements relay.Guests.
 func (s *Server) Opaque(nc net.Conn, target string) {
-	t := &tunnel{server: s, client: nc, target: target}
+	t := &tunnel{server: s, client: nc, target: target, signal: make(chan struct{}, 1)}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		t.cancel()
 		nc.Close()
 		return
 	}
@@ -82,6 +87,7 @@ func (s *Server) Opaque(nc net.Conn, target string) {
 	go func() {
 		defer s.work.Done()
 		t.run()
+		t.cancel()
 		nc.Close()
 		s.mu.Lock()
 		delete(s.tunnels, t)
@@ -107,6 +113,7 @@ func (s *Server) endTunnels(ctx context.Context) error {
 		}
 		s.mu.Lock()
 		for t := range s.tunnels {
+			t.cancel()
 			t.client.Close()
 			if t.upstream != nil {
 				t.upstream.Close()
@@ -135,24 +142,65 @@ func (t *tunnel) run() {
 	}
 	record.Service = target.Service.Name()
 	var call policy.Call
-	refusal := call.Begin(target.Service.Method(connectMethod), start, -1, rand.Uint64())
+	call.Begin(target.Service.Method(connectMethod), start, policy.Arrival{Timeout: policy.NoTimeout, Owner: t})
+	call.MarkStream()
 	var endpoint interface{ End(bool) }
+	refusal := t.enter(&call)
 	if refusal == nil {
-		call.MarkStream()
 		endpoint, refusal = t.dial(&call, target, &record)
 	}
 	record.Attempts = call.Attempts()
 	if refusal != nil {
 		refused(refusal)
-		call.End(s.now(), policy.Refused(refusal), rand.Uint64())
+		policy.Wake(call.End(s.now(), policy.Refused(refusal), rand.Uint64()))
 		return
 	}
 	// What the policies judge is the connect: the rest is the two ends' own.
 	streams := call.Method().Policy().Stream
-	call.End(s.now(), policy.Result{Code: policy.OK}, rand.Uint64())
+	policy.Wake(call.End(s.now(), policy.Result{Code: policy.OK}, rand.Uint64()))
 	defer endpoint.End(false)
 	if why := t.splice(streams); why != "" {
 		record.Code, record.Reason, record.Message = policy.Timeout.Code(), policy.Timeout, why
+	}
+}
+
+// enter waits until the policies let the tunnel in, or say why not.
+func (t *tunnel) enter(call *policy.Call) *policy.Refusal {
+	for {
+		admission := call.Admit(t.server.now(), rand.Uint64())
+		policy.Wake(call.Woken())
+		if !admission.Wait {
+			return admission.Refusal
+		}
+		if refusal := t.wait(call, call.Expiry(nil)); refusal != nil {
+			return refusal
+		}
+	}
+}
+
+// wait returns at an instant, or earlier when the tunnel's call was woken. Zero:
+// only then. The refusal says that there is no use in going on.
+func (t *tunnel) wait(call *policy.Call, until policy.Instant) *policy.Refusal {
+	var due <-chan time.Time
+	if until != 0 {
+		timer := time.NewTimer(max(until-t.server.now(), 0))
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-due:
+	case <-t.signal:
+	case <-t.ctx.Done():
+		return call.Refuse(policy.Draining, "", "the agent is shutting down")
+	}
+	return call.Expire(t.server.now(), nil)
+}
+
+// Wake implements policy.Waker.
+func (t *tunnel) Wake() {
+	select {
+	case t.signal <- struct{}{}:
+	default: // it is going to look in any case
 	}
 }
 
@@ -167,10 +215,10 @@ func (t *tunnel) dial(call *policy.Call, target Target, record *policy.Record) (
 		}
 		endpoint := attempt.Endpoint
 		record.Endpoint = endpoint.Address()
-		nc, err := s.dialRaw(target.Transport, endpoint.Address())
+		nc, err := t.dialRaw(target.Transport, endpoint.Address())
 		if err == nil {
 			endpoint.Begin()
-			call.Finish(&attempt, s.now(), policy.Result{Code: policy.OK}, rand.Uint64())
+			call.Settle(&attempt, s.now(), policy.Result{Code: policy.OK}, rand.Uint64())
 			s.mu.Lock()
 			t.upstream = nc
 			closed := s.closed
@@ -185,19 +233,25 @@ func (t *tunnel) dial(call *policy.Call, target Target, record *policy.Record) (
 			connect = &connectError{policy.ConnectFailed, err.Error()}
 		}
 		refusal := call.Refuse(connect.reason, endpoint.Address(), fmt.Sprintf("endpoint %s can't be reached: %s", endpoint.Address(), connect.why))
-		call.Finish(&attempt, s.now(), policy.Refused(refusal), rand.Uint64())
-		if call.Attempts() >= maxTransparent || !call.Untried() {
+		verdict := call.Finish(&attempt, s.now(), policy.Ending{Result: policy.Refused(refusal), Unreached: true, Committed: t.ctx.Err() != nil}, rand.Uint64())
+		if verdict.Action != policy.Again {
 			return nil, refusal
+		}
+		for call.Due(s.now(), false) != policy.Another {
+			if refusal := t.wait(call, verdict.At); refusal != nil {
+				return nil, refusal
+			}
 		}
 	}
 }
 
 // dialRaw connects without TLS of ours: what the tunnel carries is the client's
 // own.
-func (s *Server) dialRaw(t Transport, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.options.ConnectTimeout)
+func (t *tunnel) dialRaw(transport Transport, address string) (net.Conn, error) {
+	s := t.server
+	ctx, cancel := context.WithTimeout(t.ctx, s.options.ConnectTimeout)
 	defer cancel()
-	nc, err := t.Dial(ctx, address)
+	nc, err := transport.Dial(ctx, address)
 	if err != nil {
 		return nil, &connectError{policy.ConnectFailed, s.plain(ctx, err)}
 	}
