@@ -257,4 +257,3 @@ func TestARequestWithoutPoliciesIsOneAttempt(t *testing.T) {
 		t.Errorf("recorded %+v", r)
 	}
 }
-
