@@ -75,12 +75,13 @@ func (s *stage) call(n int, code policy.Code) {
 		var c policy.Call
 		var a policy.Attempt
 		result := policy.Result{Code: code}
-		if r := c.Begin(s.greeter.Method(sayHello), now, -1, 0); r != nil {
-			result = policy.Refused(r)
+		c.Begin(s.greeter.Method(sayHello), now, policy.Arrival{Timeout: policy.NoTimeout})
+		if admission := c.Admit(now, 0); admission.Refusal != nil {
+			result = policy.Refused(admission.Refusal)
 		} else if r := c.Pick(now, 0, &a); r != nil {
 			result = policy.Refused(r)
 		} else {
-			c.Finish(&a, end, result, 0)
+			c.Settle(&a, end, result, 0)
 		}
 		c.End(end, result, 0)
 	}

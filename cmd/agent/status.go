@@ -89,6 +89,10 @@ func printStatus(w io.Writer, s, before *outriggerv1.Status, colours bool) {
 	}
 	fmt.Fprintln(w)
 	services.print(w, colours)
+	if policies := policyTable(s.GetServices()); policies != nil {
+		fmt.Fprintln(w)
+		policies.print(w, colours)
+	}
 	fmt.Fprintln(w)
 	endpoints.print(w, colours)
 	if len(breakers) > 0 {

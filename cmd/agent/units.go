@@ -50,6 +50,14 @@ func amount(n float64) string {
 	return fmt.Sprintf("%.0f", n)
 }
 
+// kibibytes writes a size in memory.
+func kibibytes(n int64) string {
+	if n < 10<<20 {
+		return fmt.Sprintf("%d KiB", (n+1023)>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
 // percentage writes a share of 100. It never rounds up: what is not all must
 // not read as all.
 func percentage(p float64, decimals int) string {
