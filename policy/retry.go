@@ -76,6 +76,10 @@ func (c *Call) decide(now Instant, e Ending, rnd uint64) Verdict {
 	return Verdict{}
 }
 
+// MayRepeat reports whether a failed answer may yet be followed by another
+// attempt: then it is worth a moment to see how an answer goes on.
+func (c *Call) MayRepeat() bool { return !c.stream && !c.noRetry && c.method.rule.spends() }
+
 // over reports whether the call's time is up.
 func (c *Call) over(now Instant) bool {
 	limit := c.limit()

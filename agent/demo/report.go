@@ -113,6 +113,10 @@ func report(ctx context.Context, out *printer, s *stage, with, without *load) er
 	if err != nil {
 		return fmt.Errorf("demo: the agent's breakers: %w", err)
 	}
+	status, err := outriggerv1.NewAgentServiceClient(s.agent.conn).GetStatus(ctx, &outriggerv1.GetStatusRequest{Service: serviceName})
+	if err != nil {
+		return fmt.Errorf("demo: the agent's status: %w", err)
+	}
 	const span = 5 * time.Minute
 	targets := sla.DefaultTargets()
 	a, b := with.recorder.Report(time.Since(with.begun), span, targets), without.recorder.Report(time.Since(without.begun), span, targets)
@@ -140,6 +144,9 @@ func report(ctx context.Context, out *printer, s *stage, with, without *load) er
 	for _, r := range reports.GetReports() {
 		out.line("  %d calls, availability %.3f %% %s, success rate %.3f %% %s, error budget left %.0f %%", r.GetCalls(),
 			r.GetAvailability().GetValue(), r.GetAvailability().GetVerdict(), r.GetSuccessRate().GetValue(), r.GetSuccessRate().GetVerdict(), 100*r.GetBudgetLeft())
+	}
+	for _, service := range status.GetStatus().GetServices() {
+		out.line("  %d attempts were sent again, elsewhere", service.GetRetriesTotal())
 	}
 	for _, e := range endpoints.GetEndpoints() {
 		out.line("  server %s  %-10s %5d calls %3d failed, breaker moved %d times", s.nameOf(e.GetAddress()), e.GetState(), e.GetCalls(), e.GetFailures(), transitionsOf(breakers.GetBreakers(), e.GetAddress()))

@@ -80,6 +80,8 @@ services:
     endpoints: {static: [%s]}
     policy:
       timeout: 3s
+      idempotent: true
+      retry: {max_attempts: 3, codes: [UNAVAILABLE, INTERNAL]}
       circuit_breaker: {scope: ENDPOINT, consecutive_failures: 5, open_for: %v}
 `, serviceName, strings.Join(endpoints, ", "), openFor(d))
 }

@@ -12,11 +12,13 @@ import (
 // it. The first is part of its call; retries and hedges are made as they come.
 type attempt struct {
 	leg
-	policy   policy.Attempt
-	endpoint *balancer.Endpoint // where it went, once it was picked
-	queuedAt *upstream          // where it waits for a connection
-	parent   string             // traceparent that the endpoint gets
-	number   int                // for traces
+	policy    policy.Attempt
+	endpoint  *balancer.Endpoint // where it went, once it was picked
+	queuedAt  *upstream          // where it waits for a connection
+	parent    string             // traceparent that the endpoint gets
+	number    int                // for traces
+	head      *head              // final headers that are held; nil: none are
+	heldUntil policy.Instant
 }
 
 // address returns where the attempt went; empty: nowhere yet.
@@ -140,6 +142,7 @@ func (c *call) forget(b *batch, a *attempt, r policy.Result, message string) {
 		a.queuedAt = nil
 		u.leave(a)
 	}
+	a.dropHead()
 	if c.trace != nil {
 		c.trace.EndAttempt(b.now, a.number, r, message)
 	}

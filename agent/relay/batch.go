@@ -12,6 +12,7 @@ type batch struct {
 	room      []*upstream      // may have room for calls that wait
 	woken     []*policy.Waiter // their calls may be admitted now
 	fetched   []*call          // waited for another call's answer
+	held      []*attempt       // their answers' heads wait for what follows
 	refreshes []*call          // of answers in a cache, to be begun
 	record    policy.Record    // lent to the observer
 }
@@ -47,6 +48,11 @@ func (b *batch) wake(waiters []*policy.Waiter) { b.woken = append(b.woken, waite
 // flush gives credit back, lets calls that wait in, and writes every
 // connection once. No lock is held.
 func (b *batch) flush() {
+	for i := 0; i < len(b.held); i++ {
+		b.held[i].stillHeld(b)
+	}
+	clear(b.held)
+	b.held = b.held[:0]
 	for len(b.credits) > 0 || len(b.room) > 0 || len(b.woken) > 0 || len(b.fetched) > 0 || len(b.refreshes) > 0 || len(b.dirty) > 0 {
 		for i := 0; i < len(b.credits); i++ {
 			b.credits[i].leg.creditSender(b, b.credits[i].n)

@@ -188,6 +188,9 @@ func (c *call) requestData(b *batch, p []byte, end bool) {
 }
 
 func (c *call) responseData(b *batch, a *attempt, p []byte, end bool) {
+	if a.head != nil {
+		c.release(b, a)
+	}
 	if c.winner != a {
 		c.broke(b, a, "DATA before HEADERS")
 		return
@@ -244,6 +247,10 @@ func (c *call) response(b *batch, l *leg, list *fieldList, end bool) {
 	}
 	answered := c.winner == a
 	switch {
+	case a.head != nil && res.status == 0 && end:
+		c.heldTrailers(b, a, &res, list)
+	case a.head != nil:
+		c.broke(b, a, "header blocks in the wrong order")
 	case res.status == 0 && !answered, res.status != 0 && answered:
 		c.broke(b, a, "header blocks in the wrong order")
 	case answered && !end:
@@ -261,13 +268,26 @@ func (c *call) response(b *batch, l *leg, list *fieldList, end bool) {
 	}
 }
 
-// startAnswer forwards the final response headers, unless the call goes on
-// without them. From here on it can't be sent again.
+// startAnswer takes the final response headers: the call goes on without them,
+// or holds them for a moment, or forwards them.
 func (c *call) startAnswer(b *batch, a *attempt, res *response, fields []hpack.HeaderField, end bool) {
 	c.status, c.grpc = res.status, res.grpc
 	if c.failedAnswer(b, a, res, end) {
 		return
 	}
+	if !end && res.grpc && res.status == 200 && (c.policy.MayRepeat() || c.cached != nil) {
+		a.hold(b, fields)
+		return
+	}
+	c.forwardHead(b, a, fields, end)
+	if end {
+		c.answerEnded(b, res)
+	}
+}
+
+// forwardHead sends the final response headers to the app. From here on the
+// call can't be sent again.
+func (c *call) forwardHead(b *batch, a *attempt, fields []hpack.HeaderField, end bool) {
 	c.recordHead(fields)
 	c.answered, c.winner = true, a
 	for len(c.live) > 1 {
@@ -285,9 +305,19 @@ func (c *call) startAnswer(b *batch, a *attempt, res *response, fields []hpack.H
 	c.down.source = &a.leg
 	c.down.conn.mu.Unlock()
 	c.writeDown(b, fields, end)
-	if end {
-		c.answerEnded(b, res)
+}
+
+// heldTrailers takes the trailers of an answer whose headers are held: a gRPC
+// error whose server sent headers before it. Nothing went out yet, so the call
+// may go on without it.
+func (c *call) heldTrailers(b *batch, a *attempt, res *response, list *fieldList) {
+	if c.failedAnswer(b, a, res, true) {
+		return
 	}
+	c.release(b, a)
+	c.down.sendTrailers(b, list.fields)
+	c.recordEnd(b, c.codeOf(res), list.fields)
+	c.answerEnded(b, res)
 }
 
 // failedAnswer takes an answer that is a failure at its head, and reports
@@ -490,6 +520,7 @@ func (c *call) expire(b *batch) {
 	if c.expireAttempts(b); c.over {
 		return
 	}
+	c.releaseDue(b)
 	if x := c.cached; x != nil && x.gathering && x.until != 0 && b.now >= x.until {
 		c.policy.MarkStream()
 		c.pass(b)
@@ -562,6 +593,11 @@ func (c *call) rearm(b *batch) {
 			if d := c.policy.Expiry(&a.policy); d != 0 && (due == 0 || d < due) {
 				due = d
 			}
+		}
+	}
+	for _, a := range c.live {
+		if a.head != nil && (due == 0 || a.heldUntil < due) {
+			due = a.heldUntil
 		}
 	}
 	if x := c.cached; x != nil && x.gathering && x.until != 0 && (due == 0 || x.until < due) {

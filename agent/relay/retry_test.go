@@ -164,11 +164,39 @@ func TestNothingIsSentAgainOnceTheAnswerBegan(t *testing.T) {
 	s := newStageWith(t, Options{}, retrying(3), forEach(func(c *scriptConn, id uint32) {
 		seen.Add(1)
 		c.headers(id)
+		c.message(id)
 		c.trailers(id, strconv.Itoa(int(codes.Unavailable)))
 	}).start(t))
 
 	if err := s.call(t); status.Code(err) != codes.Unavailable || seen.Load() != 1 {
 		t.Fatalf("%v after %d attempts", err, seen.Load())
+	}
+}
+
+func TestAnErrorBehindHeadersIsTriedAgainToo(t *testing.T) {
+	var seen atomic.Int64
+	s := newStageWith(t, Options{}, retrying(2), forEach(func(c *scriptConn, id uint32) {
+		if seen.Add(1) > 1 {
+			c.answer(id)
+			return
+		}
+		c.headers(id)
+		c.trailers(id, strconv.Itoa(int(codes.Unavailable)))
+	}).start(t))
+
+	if err := s.call(t); err != nil || seen.Load() != 2 {
+		t.Fatalf("%v after %d attempts", err, seen.Load())
+	}
+}
+
+func TestHeadersThatComeAloneAreHeldForAMomentOnly(t *testing.T) {
+	s := newStageWith(t, Options{}, retrying(2), forEach(func(c *scriptConn, id uint32) { c.headers(id) }).start(t))
+	stream := s.open(t)
+
+	header, err := stream.Header()
+
+	if err != nil || len(header.Get("content-type")) != 1 {
+		t.Fatalf("%v, %v", header, err)
 	}
 }
 
