@@ -214,6 +214,34 @@ func TestHTTPWithoutARouteIsExplained(t *testing.T) {
 	}
 }
 
+func TestAnHTTPRequestThatMayBeRepeatedIs(t *testing.T) {
+	var fail atomic.Bool
+	flaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if fail.CompareAndSwap(true, false) {
+			w.WriteHeader(503)
+			return
+		}
+		w.Write(body)
+	}))
+	defer flaky.Close()
+	a := startAgent(t, "limits: {replay_bytes: 2000}\n"+webConfig("retry: {max_attempts: 3, backoff: {base: 1ms, max: 1ms}}", flaky.Listener.Addr().String()))
+	for _, tc := range []struct {
+		method string
+		bytes  int
+		code   int
+	}{{"GET", 0, 200}, {"PUT", 2000, 200}, {"PUT", 2001, 503}, {"POST", 10, 503}} {
+		fail.Store(true)
+		req, _ := http.NewRequest(tc.method, "http://web/", strings.NewReader(strings.Repeat("x", tc.bytes)))
+
+		res, err := a.browser().Do(req)
+
+		if code, body := read(t, res, err); code != tc.code || code == 200 && len(body) != tc.bytes {
+			t.Errorf("%s of %d bytes: got %d with %d bytes, want %d", tc.method, tc.bytes, code, len(body), tc.code)
+		}
+	}
+}
+
 // dialThrough opens a tunnel by CONNECT.
 func (r *running) dialThrough(ctx context.Context, target string) (net.Conn, error) {
 	var d net.Dialer

@@ -2,8 +2,10 @@ package forward
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,4 +140,105 @@ func TestEachAttemptHasItsSpan(t *testing.T) {
 		defer trace.mu.Unlock()
 		return len(trace.open) == 0 && len(trace.ended) == 3 && trace.ended[0] == 1 && trace.ended[2] == 3
 	})
+}
+
+// TestTheQueueOfAConcurrencyLimit: one request is in flight; of those that come
+// then the queue lets in, sends away, or is left.
+func TestTheQueueOfAConcurrencyLimit(t *testing.T) {
+	for _, tc := range []struct {
+		about    string
+		queue    int
+		wait     time.Duration // queue_timeout
+		headers  []string
+		finishes bool // the first request ends while the second waits
+		code     int
+		reason   string
+	}{
+		{about: "no queue", queue: 0, wait: time.Minute, code: 429, reason: "CONCURRENCY_LIMIT"},
+		{about: "let in", queue: 1, wait: time.Minute, finishes: true, code: 200},
+		{about: "waited in vain", queue: 1, wait: 50 * time.Millisecond, code: 429, reason: "QUEUE_TIMEOUT"},
+		{about: "its deadline comes first", queue: 1, wait: time.Minute, headers: []string{"Outrigger-Timeout-Ms", "50"}, code: 504, reason: "DEADLINE"},
+	} {
+		t.Run(tc.about, func(t *testing.T) {
+			release := make(chan struct{})
+			var once sync.Once
+			finish := func() { once.Do(func() { close(release) }) }
+			up := startWeb(t, func(http.ResponseWriter, *http.Request) { <-release })
+			s := start(t, policy.Policy{Concurrency: policy.ConcurrencyPolicy{MaxInFlight: 1, MaxQueue: tc.queue, QueueTimeout: tc.wait}}, Options{}, up.address)
+			defer finish()
+			first := make(chan struct{})
+			go func() {
+				defer close(first)
+				_, _ = s.try(t.Context(), "GET", "")
+			}()
+			defer func() { <-first }()
+			defer finish()
+			eventually(t, "the first is in flight", func() bool { return up.calls.Load() == 1 })
+			if tc.finishes {
+				time.AfterFunc(50*time.Millisecond, finish)
+			}
+
+			got := s.ask("GET", "", tc.headers...)
+
+			if got.code != tc.code || tc.reason != "" && (got.reason(t) != tc.reason || got.attempts() != "0") {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// TestWhoWaitsIsWokenByWhoEnds: of many at once all get through, one at a time.
+func TestWhoWaitsIsWokenByWhoEnds(t *testing.T) {
+	var inFlight, most atomic.Int64
+	up := startWeb(t, func(http.ResponseWriter, *http.Request) {
+		most.Store(max(most.Load(), inFlight.Add(1)))
+		time.Sleep(time.Millisecond)
+		inFlight.Add(-1)
+	})
+	s := start(t, policy.Policy{Concurrency: policy.ConcurrencyPolicy{MaxInFlight: 1, MaxQueue: 100, QueueTimeout: time.Minute}}, Options{}, up.address)
+	var callers sync.WaitGroup
+	for range 20 {
+		callers.Go(func() {
+			if got, err := s.try(t.Context(), "POST", "text"); err != nil || got.code != 200 {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	callers.Wait()
+	if most.Load() != 1 || up.calls.Load() != 20 {
+		t.Errorf("%d requests, up to %d at once", up.calls.Load(), most.Load())
+	}
+}
+
+// TestTheLeastCriticalGoesFirst: a full queue gives up who matters less.
+func TestTheLeastCriticalGoesFirst(t *testing.T) {
+	release := make(chan struct{})
+	up := startWeb(t, func(_ http.ResponseWriter, r *http.Request) { <-release })
+	s := start(t, policy.Policy{Concurrency: policy.ConcurrencyPolicy{MaxInFlight: 1, MaxQueue: 1, QueueTimeout: time.Minute}}, Options{}, up.address)
+	answers := make(map[string]answer)
+	var mu sync.Mutex
+	var callers sync.WaitGroup
+	ask := func(criticality string) {
+		callers.Go(func() {
+			got, err := s.try(t.Context(), "GET", "", "Outrigger-Criticality", criticality)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[criticality] = got
+		})
+	}
+	ask("CRITICAL")
+	eventually(t, "the first is in flight", func() bool { return up.calls.Load() == 1 })
+	ask("SHEDDABLE")
+	eventually(t, "the second waits", func() bool { return s.service.Limiter().Snapshot(s.now()).Waiting == 1 })
+	ask("CRITICAL_PLUS")
+	eventually(t, "the sheddable one is refused", func() bool { mu.Lock(); defer mu.Unlock(); return answers["SHEDDABLE"].code != 0 })
+	close(release)
+	callers.Wait()
+
+	if a, b := answers["SHEDDABLE"], answers["CRITICAL_PLUS"]; a.code != 429 || a.reason(t) != "CONCURRENCY_LIMIT" || b.code != 200 {
+		t.Errorf("the sheddable one got %d %s, the critical one %d", a.code, a.body, b.code)
+	}
 }
