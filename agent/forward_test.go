@@ -225,7 +225,8 @@ func TestAnHTTPRequestThatMayBeRepeatedIs(t *testing.T) {
 		w.Write(body)
 	}))
 	defer flaky.Close()
-	a := startAgent(t, "limits: {replay_bytes: 2000}\n"+webConfig("retry: {max_attempts: 3, backoff: {base: 1ms, max: 1ms}}", flaky.Listener.Addr().String()))
+	config := webConfig("retry: {max_attempts: 3, backoff: {base: 1ms, max: 1ms}}", flaky.Listener.Addr().String())
+	a := startAgent(t, strings.Replace(config, "egress: {", "egress: {limits: {replay_bytes: 2000}, ", 1))
 	for _, tc := range []struct {
 		method string
 		bytes  int
