@@ -38,6 +38,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 		{about: "PUT with a body", method: "PUT", body: "text", policy: policy.Policy{Retry: retries(3)}, failure: 502, code: 200, attempts: "2"},
 		{about: "DELETE", method: "DELETE", policy: policy.Policy{Retry: retries(3)}, failure: 504, code: 200, attempts: "2"},
 		{about: "POST", method: "POST", body: "text", policy: policy.Policy{Retry: retries(3)}, failure: 503, code: 503, attempts: "1"},
+		{about: "POST without a body", method: "POST", policy: policy.Policy{Retry: retries(3)}, failure: 503, code: 503, attempts: "1"},
 		{about: "PATCH", method: "PATCH", body: "text", policy: policy.Policy{Retry: retries(3)}, failure: 503, code: 503, attempts: "1"},
 		{about: "POST that may be processed twice", method: "POST", body: "text", policy: policy.Policy{Retry: retries(3), Idempotent: true}, failure: 503, code: 200, attempts: "2"},
 		{about: "a status that is not among the codes", method: "GET", policy: policy.Policy{Retry: retries(3)}, failure: 500, code: 500, attempts: "1"},
@@ -211,7 +212,14 @@ func TestAHedgeWinsOverASlowEndpoint(t *testing.T) {
 					slow.hang(w, r)
 					return
 				}
-				io.WriteString(w, "quick")
+				w.(http.Flusher).Flush()
+				for range 1000 { // the loser ends as soon as the winner begins
+					if slow.gone.Load() == 1 {
+						io.WriteString(w, "quick")
+						return
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
 			}
 			a, b := startWeb(t, answers), startWeb(t, answers)
 			p := tc.policy
@@ -227,7 +235,6 @@ func TestAHedgeWinsOverASlowEndpoint(t *testing.T) {
 			if a.calls.Load() != 1 || b.calls.Load() != 1 || a.lastBody() != tc.body || b.lastBody() != tc.body {
 				t.Errorf("%d and %d requests, want one at each; bodies %q %q", a.calls.Load(), b.calls.Load(), a.bodies, b.bodies)
 			}
-			eventually(t, "the loser is cancelled", func() bool { return slow.gone.Load() == 1 })
 			eventually(t, "nothing is in flight", func() bool {
 				for _, e := range s.service.Endpoints().All() {
 					if e.InFlight() != 0 {
@@ -255,6 +262,59 @@ func TestWhatIsNotIdempotentIsNotHedged(t *testing.T) {
 
 	if n := a.calls.Load() + b.calls.Load(); n != 1 || got.attempts() != "1" {
 		t.Errorf("%d requests arrived, want 1", n)
+	}
+}
+
+// TestAHedgeWaitsForTheWholeRequest: a caller that is slow is no reason to
+// load a second endpoint.
+func TestAHedgeWaitsForTheWholeRequest(t *testing.T) {
+	a, b := startWeb(t, nil), startWeb(t, nil)
+	s := start(t, policy.Policy{Hedge: policy.HedgePolicy{Delay: time.Millisecond, MaxAttempts: 3}, Retry: policy.RetryPolicy{Budget: policy.BudgetPolicy{MinPerSecond: 1000}}},
+		Options{}, a.address, b.address)
+	body, sent := io.Pipe()
+	r, err := http.NewRequest("PUT", "http://"+s.address+"/", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := make(chan int64, 1)
+	go func() {
+		io.WriteString(sent, "begin")
+		time.Sleep(60 * time.Millisecond)
+		early <- a.calls.Load() + b.calls.Load()
+		sent.Close()
+	}()
+
+	res, err := s.client.Do(r)
+
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if n := <-early; n != 1 || res.StatusCode != 200 {
+		t.Errorf("%d requests before the body was whole, want 1; got %d", n, res.StatusCode)
+	}
+}
+
+func TestAHedgeThatFindsNoEndpointLeavesTheFirstAttempt(t *testing.T) {
+	var s *sidecar
+	up := startWeb(t, func(w http.ResponseWriter, _ *http.Request) {
+		s.service.Endpoints().All()[0].SetDraining(true)
+		for range 1000 {
+			if actions(s.service)["hedge"] > 0 {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond)
+		io.WriteString(w, "first")
+	})
+	s = start(t, policy.Policy{Hedge: policy.HedgePolicy{Delay: 20 * time.Millisecond, MaxAttempts: 2}, Retry: policy.RetryPolicy{Budget: policy.BudgetPolicy{MinPerSecond: 1000}}},
+		Options{}, up.address)
+
+	got := s.ask("GET", "")
+
+	if got.code != 200 || got.body != "first" || got.attempts() != "1" || actions(s.service)["hedge"] != 1 {
+		t.Errorf("got %+v, %v", got, actions(s.service))
 	}
 }
 
