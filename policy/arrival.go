@@ -25,6 +25,10 @@ type Arrival struct {
 	// Idempotent says that the call may be processed twice, beside what the
 	// policy says: a GET may.
 	Idempotent bool
+	// Once says that the call must not be processed twice, whatever the policy's
+	// codes say, unless the policy calls it idempotent: a POST of plain HTTP. What
+	// no endpoint processed is still sent elsewhere.
+	Once bool
 	// Owner hears when a call that waits may go on. nil where Admit is never
 	// answered with Wait.
 	Owner Waker
@@ -69,7 +73,7 @@ const (
 // Begin takes a call's arrival. It decides nothing yet.
 func (c *Call) Begin(m *Method, now Instant, a Arrival) {
 	*c = Call{method: m, start: now, touched: now, stream: m.stream.Load(), metadata: a.Metadata,
-		criticality: a.Criticality, noRetry: a.NoRetry, idempotent: a.Idempotent || m.rule.policy.Idempotent}
+		criticality: a.Criticality, noRetry: a.NoRetry, idempotent: a.Idempotent || m.rule.policy.Idempotent, once: a.Once}
 	c.waiter.Owner = a.Owner
 	if a.Timeout >= 0 {
 		c.deadline = now + a.Timeout

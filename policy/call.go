@@ -22,6 +22,7 @@ type Call struct {
 	stream      bool
 	noRetry     bool
 	idempotent  bool
+	once        bool // see Arrival.Once
 	observed    bool // a policy in OBSERVE would have refused it
 	throttled   bool // the throttle in OBSERVE would have dropped it
 	holdsFirst  bool // first holds the permit of the first attempt
@@ -204,6 +205,10 @@ func (c *Call) Settle(a *Attempt, now Instant, r Result, rnd uint64) {
 	}
 	*a = Attempt{}
 }
+
+// Answered says that an attempt's answer is the call's and goes out: no other
+// attempt will be sent. Finish says so itself.
+func (c *Call) Answered() { c.hedgeAt, c.again = 0, 0 }
 
 // Abandon ends an attempt that nobody waits for any more: another one
 // answered, or the call is over. Nothing is learnt of the endpoint.

@@ -49,6 +49,7 @@ const maxTransparent = 4
 // then attempts under way; then retries, then hedges.
 func (c *Call) decide(now Instant, e Ending, rnd uint64) Verdict {
 	if e.Committed || e.Reason == ReasonNone && e.Code == OK || c.over(now) {
+		c.Answered()
 		return Verdict{}
 	}
 	if e.Unreached || e.Unprocessed {
@@ -137,6 +138,9 @@ func (c *Call) retryAt(now Instant, e Ending, rnd uint64) (Instant, bool) {
 // worthIt reports whether an ending is one that is tried again. What the
 // endpoint may have processed is, only where the call may be processed twice.
 func (c *Call) worthIt(codes CodeSet, e Ending) bool {
+	if c.once && !c.idempotent && !e.Unreached && !e.Unprocessed {
+		return false
+	}
 	switch e.Reason {
 	case ReasonNone:
 		return codes.Has(e.Code)

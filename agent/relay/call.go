@@ -79,7 +79,8 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	service := target.Service
 	c.transport = target.Transport
 	c.policy.Begin(service.Method(method), b.now, policy.Arrival{
-		Timeout: c.req.timeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c})
+		Timeout: c.req.timeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c,
+		Idempotent: !c.req.grpc && idempotentMethod(c.req.method), Once: !c.req.grpc && !idempotentMethod(c.req.method)})
 	c.known = true
 	if t := r.tracer; t != nil {
 		c.trace = t.StartCall(b.now, c.req.traceparent, c.req.tracestate, service.Name(), method)
@@ -92,6 +93,7 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	default:
 		if !c.gather(b) {
 			c.admit(b)
+			c.traceFault(b)
 		}
 		c.rearm(b)
 	}
@@ -104,7 +106,6 @@ func (c *call) admit(b *batch) {
 	}
 	admission := c.policy.Admit(b.now, rand.Uint64())
 	b.wake(c.policy.Woken())
-	c.traceFault(b)
 	switch {
 	case admission.Refusal != nil:
 		c.refuse(b, admission.Refusal)
@@ -116,7 +117,7 @@ func (c *call) admit(b *batch) {
 
 // traceFault shows an injected fault in the call's span.
 func (c *call) traceFault(b *batch) {
-	if c.trace == nil || c.policy.Fault() == (policy.Fault{}) {
+	if c.over || c.trace == nil || c.policy.Fault() == (policy.Fault{}) {
 		return
 	}
 	c.trace.Event(b.now, "FAULT_INJECTED: "+c.policy.Fault().String())
@@ -290,6 +291,7 @@ func (c *call) startAnswer(b *batch, a *attempt, res *response, fields []hpack.H
 func (c *call) forwardHead(b *batch, a *attempt, fields []hpack.HeaderField, end bool) {
 	c.recordHead(fields)
 	c.answered, c.winner = true, a
+	c.policy.Answered()
 	for len(c.live) > 1 {
 		other := c.live[0]
 		if other == a {

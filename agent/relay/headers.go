@@ -231,6 +231,16 @@ func malformedField(f *hpack.HeaderField) string {
 	return ""
 }
 
+// idempotentMethod reports whether a plain HTTP request may be processed twice
+// (RFC 9110, 9.2.2).
+func idempotentMethod(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
 func isGRPC(contentType string) bool {
 	rest, ok := strings.CutPrefix(contentType, "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')

@@ -2,6 +2,9 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -311,5 +314,32 @@ func TestAnOpenBreakerAnswersWithAFallback(t *testing.T) {
 		if status.Code(err) != tc.code || said != tc.says || strings.Join(append(header.Get("outrigger-fallback"), trailer.Get("outrigger-fallback")...), "") != "BREAKER_OPEN" || s.calls.Load() != 1 {
 			t.Errorf("%v: %q, %v", err, said, header)
 		}
+	}
+}
+
+func TestPlainHTTPIsSentAgainWhereItsMethodMayBe(t *testing.T) {
+	for method, attempts := range map[string]int64{"GET": 2, "PUT": 2, "POST": 1} {
+		var seen atomic.Int64
+		s := newStageWith(t, Options{}, retrying(2), forEach(func(c *scriptConn, id uint32) {
+			status := "503"
+			if seen.Add(1) > 1 {
+				status = "200"
+			}
+			c.block(id, true, ":status", status)
+		}).start(t))
+		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", s.address)
+		}}
+		request, err := http.NewRequestWithContext(testContext(t), method, "http://echo/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		res, err := transport.RoundTrip(request)
+
+		if err != nil || seen.Load() != attempts || (res.StatusCode == http.StatusOK) != (attempts > 1) {
+			t.Errorf("%s: %v, %v after %d attempts, want %d", method, res, err, seen.Load(), attempts)
+		}
+		transport.CloseIdleConnections()
 	}
 }
