@@ -6,27 +6,41 @@ import (
 	"time"
 )
 
-// The adaptive bound's constants. Tolerance, smoothing and the clamp are those
-// of Netflix's Gradient2.
+// The bound that adapts.
 const (
 	defaultAdaptiveMax = 1000
-	firstBound         = 20
+	firstBound         = 64
 	lowestBound        = 4
 
+	// A window is over after twice the long-term latency, within these bounds,
+	// once it has enough samples; or, however short it was, once it is full.
 	shortestWindow = 50 * time.Millisecond
 	longestWindow  = time.Second
 	windowSamples  = 10
-	fullWindow     = 1 << 16 // samples at which a window is over however short it was
-
+	fullWindow     = 1 << 16
 	// beingSettled stands for the end of a window that somebody found to be over
 	// and did not settle yet.
 	beingSettled = math.MaxInt64
 
-	tolerance    = 1.5
-	steepest     = 0.5
-	smoothing    = 0.2
-	dipDepth     = 0.5
-	dipEvery     = 40 // windows
+	// tolerance is how much slower than with little in flight calls may get. It
+	// is 1.5 in Gradient2, whose long-term average includes some queueing.
+	tolerance = 1.3
+	steepest  = 0.5
+	smoothing = 0.2
+
+	// firstRise is by how much a window may be slower than the one before it to be
+	// believed: what ends in the first moments after a start are the fastest calls.
+	firstRise = 1.2
+
+	// A dip comes dipSoonest windows after a start, then after twice as many each
+	// time up to dipSeldom; and when no more than dipFall is left of the bound.
+	dipSoonest = 5
+	dipSeldom  = 40
+	dipFall    = 0.7
+	dipDepth   = 0.5
+
+	// How far the long-term average moves towards a window that was a dip, that
+	// had little in flight, or that was faster than the average.
 	dipWeight    = 0.5
 	quietWeight  = 0.1
 	fasterWeight = 0.2
@@ -70,10 +84,13 @@ type gradient struct {
 	estimate float64
 	starting bool
 	long     float64 // latency with little in flight, in microseconds; 0: not known
+	first    float64 // what the last window said while long was not known
 
 	dip     dip
-	dipEnds Instant // when who came before the dip is gone
+	settled Instant // when who came before the dip is gone
 	nextDip Instant
+	pause   time.Duration // from a dip to the next, in windows
+	atDip   float64       // estimate at the last dip
 }
 
 // dip is how far a dip of the bound is.
@@ -156,10 +173,14 @@ func (g *gradient) settle(now Instant, inFlight int) int {
 	if count > 0 {
 		short = float64(packed&sumMask) / count
 	}
-	g.learn(now, inFlight, count, failed, short)
+	g.learn(inFlight, count, failed, short)
 	g.clamp()
-	window := min(max(2*micros(g.long), shortestWindow), longestWindow)
-	g.plan(now, window, micros(short))
+	typical := g.long
+	if typical == 0 {
+		typical = short
+	}
+	window := min(max(2*micros(typical), shortestWindow), longestWindow)
+	g.plan(now, window, micros(short), g.quiet(inFlight))
 	g.ends.Store(int64(now + window))
 	return g.bound()
 }
@@ -167,7 +188,7 @@ func (g *gradient) settle(now Instant, inFlight int) int {
 func micros(us float64) time.Duration { return time.Duration(us * float64(time.Microsecond)) }
 
 // learn moves the estimate by what a window showed.
-func (g *gradient) learn(now Instant, inFlight int, count, failed, short float64) {
+func (g *gradient) learn(inFlight int, count, failed, short float64) {
 	if failed > 0 {
 		g.starting = false
 		g.estimate *= 1 - failed/(count+failed)/2
@@ -178,13 +199,19 @@ func (g *gradient) learn(now Instant, inFlight int, count, failed, short float64
 	switch {
 	case g.dip == settling:
 		return
-	case g.dip == measuring:
+	case g.dip == measuring && g.long > 0:
 		g.approach(short, dipWeight)
 		return
-	case g.long == 0 || short < g.long:
+	case g.long == 0:
+		if before := g.first; before == 0 || short > before*firstRise {
+			g.first = short
+			return
+		}
+		g.long = short
+	case short < g.long:
 		g.approach(short, fasterWeight)
 	}
-	if float64(inFlight) <= g.estimate/2 {
+	if g.quiet(inFlight) {
 		g.approach(short, quietWeight)
 		return
 	}
@@ -202,22 +229,28 @@ func (g *gradient) learn(now Instant, inFlight int, count, failed, short float64
 
 // approach moves the long-term average.
 func (g *gradient) approach(short, weight float64) {
-	if g.long == 0 {
-		weight = 1
-	}
 	g.long += weight * (short - g.long)
 }
 
-// plan begins and ends dips.
-func (g *gradient) plan(now Instant, window, short time.Duration) {
+// quiet reports whether so little is in flight that nothing queues.
+func (g *gradient) quiet(inFlight int) bool { return float64(inFlight) <= g.estimate/2 }
+
+// plan begins and ends dips. A quiet window says what a dip would.
+func (g *gradient) plan(now Instant, window, short time.Duration, quiet bool) {
 	switch {
 	case g.dip == measuring:
-		g.dip, g.nextDip = noDip, now+dipEvery*window
-	case g.dip == settling && now >= g.dipEnds:
+		g.pause = min(2*g.pause, dipSeldom)
+		g.dip, g.nextDip, g.atDip = noDip, now+g.pause*window, g.estimate
+	case g.dip == settling && now >= g.settled:
 		g.dip = measuring
-	case g.nextDip == 0:
-		g.nextDip = now + dipEvery*window
-	case g.dip == noDip && now >= g.nextDip:
-		g.dip, g.dipEnds = settling, now+min(2*short, longestWindow)
+	case g.dip == settling:
+	case g.nextDip == 0 || quiet:
+		g.pause = max(g.pause, dipSoonest)
+		g.nextDip, g.atDip = now+g.pause*window, g.estimate
+	case g.estimate < g.atDip*dipFall:
+		g.pause = dipSoonest
+		fallthrough
+	case now >= g.nextDip:
+		g.dip, g.settled = settling, now+min(2*short, longestWindow)
 	}
 }

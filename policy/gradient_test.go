@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -27,7 +29,7 @@ type world struct {
 	backlog []*simulated
 
 	from            Instant // when to begin to count
-	good, overrun   int
+	good            int
 	latencies       []time.Duration // of good calls, from arrival on
 	lowest, highest int             // bound
 }
@@ -60,7 +62,7 @@ func (w *world) at(t Instant, do func()) { heap.Push(&w.events, event{t, do}) }
 
 // play runs the world until the instant, and counts from the instant `from` on.
 func (w *world) play(from, until Instant) {
-	w.from, w.good, w.overrun, w.latencies, w.lowest, w.highest = from, 0, 0, nil, 1<<30, 0
+	w.from, w.good, w.latencies, w.lowest, w.highest = from, 0, nil, 1<<30, 0
 	if w.now == 0 {
 		w.now = start
 		w.arrive()
@@ -70,7 +72,7 @@ func (w *world) play(from, until Instant) {
 		w.now = e.at
 		e.do()
 		if w.limiter != nil && w.now >= w.from {
-			bound := w.limiter.Snapshot(w.now).Limit
+			bound := boundOf(w.limiter.word.Load())
 			w.lowest, w.highest = min(w.lowest, bound), max(w.highest, bound)
 		}
 	}
@@ -81,7 +83,6 @@ func (w *world) arrive() {
 	c := &simulated{arrived: w.now}
 	c.w.Owner = c
 	deadline := w.now + w.patience
-	w.at(deadline, func() { w.leave(c, true) })
 	if w.limiter == nil {
 		w.send(c)
 		return
@@ -120,6 +121,7 @@ func (w *world) look(c *simulated) {
 
 func (w *world) send(c *simulated) {
 	c.sent = w.now
+	w.at(c.arrived+w.patience, func() { w.leave(c, true) })
 	if w.busy < w.workers {
 		w.work(c)
 	} else {
@@ -146,13 +148,9 @@ func (w *world) leave(c *simulated, gaveUp bool) {
 		return
 	}
 	c.left = true
-	if w.now >= w.from && c.sent != 0 {
-		if gaveUp {
-			w.overrun++
-		} else {
-			w.good++
-			w.latencies = append(w.latencies, w.now-c.arrived)
-		}
+	if w.now >= w.from && c.sent != 0 && !gaveUp {
+		w.good++
+		w.latencies = append(w.latencies, w.now-c.arrived)
 	}
 	if w.limiter != nil {
 		latency := time.Duration(0)
@@ -189,28 +187,226 @@ func adaptive() *Limiter {
 	return NewLimiter(ConcurrencyPolicy{Adaptive: true, MaxInFlight: 1000, MaxQueue: 16})
 }
 
-func TestExplore(t *testing.T) {
-	for _, noise := range []float64{0, 0.3, 1} {
+func TestTheAdaptiveLimitFindsTheKnee(t *testing.T) {
+	for _, tc := range []struct {
+		noise    float64
+		unloaded time.Duration // p99
+	}{{0, 10 * time.Millisecond}, {0.3, 21 * time.Millisecond}, {1, 46 * time.Millisecond}} {
 		for seed := range uint64(3) {
 			w := overloadedWorld(seed, adaptive())
-			w.noise = noise
-			w.play(start+5*time.Second, start+25*time.Second)
-			t.Logf("noise %v seed %d: goodput %.3f p99 %v overrun %d bound %d..%d", noise, seed, w.goodput(), w.p99(), w.overrun, w.lowest, w.highest)
-			w.service = 30 * time.Millisecond
-			for range 5 {
-				w.play(w.now, w.now+3*time.Second)
-				t.Logf("  slower: goodput %.3f p99 %v overrun %d bound %d..%d", w.goodput(), w.p99(), w.overrun, w.lowest, w.highest)
+			w.noise = tc.noise
+
+			w.play(start+2*time.Second, start+5*time.Second)
+
+			if w.goodput() < 0.9 || w.p99() > 3*tc.unloaded {
+				t.Errorf("noise %v, seed %d: goodput %.2f, want 0.9; p99 %v, want at most %v", tc.noise, seed, w.goodput(), w.p99(), 3*tc.unloaded)
 			}
-			w.service = 5 * time.Millisecond
-			for range 3 {
-				w.play(w.now, w.now+3*time.Second)
-				t.Logf("  faster: goodput %.3f p99 %v overrun %d bound %d..%d", w.goodput(), w.p99(), w.overrun, w.lowest, w.highest)
+			if w.lowest < 20 || w.highest > 120 {
+				t.Errorf("noise %v, seed %d: the bound was %d to %d, the knee is 40", tc.noise, seed, w.lowest, w.highest)
 			}
 		}
 	}
-	for _, l := range []*Limiter{nil, NewLimiter(ConcurrencyPolicy{MaxInFlight: 1000, MaxQueue: 16})} {
+}
+
+// TestWithoutItTheServerCollapses: no limit, and one that is too high, let
+// callers give up on calls that the server still works on.
+func TestWithoutItTheServerCollapses(t *testing.T) {
+	for name, l := range map[string]*Limiter{"none": nil, "1000": NewLimiter(ConcurrencyPolicy{MaxInFlight: 1000, MaxQueue: 16})} {
 		w := overloadedWorld(1, l)
-		w.play(start+5*time.Second, start+15*time.Second)
-		t.Logf("none/static: goodput %.3f p99 %v overrun %d", w.goodput(), w.p99(), w.overrun)
+
+		w.play(start+3*time.Second, start+8*time.Second)
+
+		if w.goodput() > 0.1 {
+			t.Errorf("limit %s: goodput %.2f: the world is not overloaded", name, w.goodput())
+		}
+	}
+}
+
+func TestTheAdaptiveLimitFollowsTheServer(t *testing.T) {
+	for seed := range uint64(2) {
+		w := overloadedWorld(seed, adaptive())
+		w.play(start, start+3*time.Second)
+		for _, service := range []time.Duration{30 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond} {
+			w.service = service
+			w.play(w.now, w.now+5*time.Second)
+
+			w.play(w.now, w.now+2*time.Second)
+
+			if w.goodput() < 0.9 || w.p99() > 3*service || w.lowest < 16 || w.highest > 120 {
+				t.Errorf("seed %d, now %v a call: goodput %.2f, p99 %v, bound %d to %d", seed, service, w.goodput(), w.p99(), w.lowest, w.highest)
+			}
+		}
+	}
+}
+
+func TestTheAdaptiveLimitOfServersOfOtherSizes(t *testing.T) {
+	for _, tc := range []struct {
+		workers int
+		service time.Duration
+		warm    time.Duration
+	}{{8, 10 * time.Millisecond, 5 * time.Second}, {300, 20 * time.Millisecond, 5 * time.Second}, {100, time.Second, 40 * time.Second}} {
+		w := overloadedWorld(1, adaptive())
+		w.workers, w.service, w.patience, w.noise = tc.workers, tc.service, 20*tc.service, 1
+		w.rate = 3 * float64(w.workers) / w.service.Seconds()
+
+		w.play(start+tc.warm, start+2*tc.warm)
+
+		if w.goodput() < 0.9 || w.highest > 2*tc.workers+32 {
+			t.Errorf("%d at a time, %v each: goodput %.2f, bound %d to %d", tc.workers, tc.service, w.goodput(), w.lowest, w.highest)
+		}
+	}
+}
+
+func TestTheAdaptiveLimitDoesNotDrift(t *testing.T) {
+	w := overloadedWorld(1, adaptive())
+	w.service, w.rate, w.patience, w.noise = 100*time.Millisecond, 1200, 2*time.Second, 0.3
+
+	w.play(start+30*time.Second, start+4*time.Minute)
+
+	if w.lowest < 20 || w.highest > 100 || w.goodput() < 0.9 {
+		t.Errorf("in four minutes the bound was %d to %d, goodput %.2f", w.lowest, w.highest, w.goodput())
+	}
+}
+
+func TestTheAdaptiveLimitLeavesAHealthyLoadAlone(t *testing.T) {
+	for _, load := range []float64{0.1, 0.5, 0.9} {
+		for _, noise := range []float64{0, 1} {
+			w := overloadedWorld(1, adaptive())
+			w.rate, w.noise = load*4000, noise
+
+			w.play(start, start+20*time.Second)
+
+			if s := w.limiter.Snapshot(w.now); float64(s.Refused) > load*load*4000*20/1000 {
+				t.Errorf("load %v, noise %v: more than %v in a thousand refused: %+v", load, noise, load, s)
+			}
+		}
+	}
+}
+
+// window plays one window of the gradient: ten calls and more, one each 5 ms.
+// It returns the bound as it is without dips.
+func window(t *testing.T, g *gradient, now *Instant, inFlight int, latency time.Duration, failed int) int {
+	t.Helper()
+	for i := range 1000 {
+		*now += 5 * time.Millisecond
+		if g.sample(*now, latency, i < failed) {
+			g.settle(*now, inFlight)
+			return int(g.estimate)
+		}
+	}
+	t.Fatal("the window does not end")
+	return 0
+}
+
+func TestTheBoundDoublesUntilLatencyRises(t *testing.T) {
+	g, now := newGradient(1000), start
+	for i, want := range []int{64, 128, 256, 512} { // after the first it is not known whether latency rises
+		if got := window(t, g, &now, 500, 10*time.Millisecond, 0); got != want {
+			t.Fatalf("window %d: %d, want %d", i, got, want)
+		}
+	}
+	// 512 × 0.65 + √512, a fifth of the way; afterwards it grows by a fifth of its root.
+	if got := window(t, g, &now, 500, 20*time.Millisecond, 0); got != 480 {
+		t.Fatalf("twice as slow: %d, want 480", got)
+	}
+	if got := window(t, g, &now, 480, 10*time.Millisecond, 0); got != 485 {
+		t.Fatalf("fast again: %d, want 485", got)
+	}
+}
+
+func TestTheBoundStaysWhileHalfOfItIsFree(t *testing.T) {
+	g, now := newGradient(1000), start
+	for range 10 {
+		if got := window(t, g, &now, 32, 10*time.Millisecond, 0); got != 64 {
+			t.Fatalf("%d, want 64", got)
+		}
+	}
+}
+
+func TestFailuresOfLoadCutTheBoundByHalfTheirShare(t *testing.T) {
+	g, now := newGradient(1000), start
+
+	got := window(t, g, &now, 10, 10*time.Millisecond, 5) // of eleven
+
+	if got != 49 {
+		t.Fatalf("%d, want 49 of 64", got)
+	}
+	for range 10 {
+		window(t, g, &now, 64, 10*time.Millisecond, 1000)
+	}
+	if g.estimate != lowestBound {
+		t.Fatalf("nothing but failures: %v, want %d", g.estimate, lowestBound)
+	}
+}
+
+func TestTheBoundDipsFromTimeToTime(t *testing.T) {
+	g, now := newGradient(64), start
+	var begun []int
+	for i := range 140 {
+		was := g.bound()
+		window(t, g, &now, 64, 10*time.Millisecond, 0)
+		if was == 64 && g.bound() == 32 {
+			begun = append(begun, i)
+		}
+	}
+	// After 5 windows, 10, 20 and then 40; the dip itself takes two.
+	if want := []int{5, 17, 39, 81, 123}; !slices.Equal(begun, want) {
+		t.Fatalf("dips began after windows %v, want %v", begun, want)
+	}
+}
+
+func TestABoundThatFallsDipsAtOnce(t *testing.T) {
+	g, now := newGradient(64), start
+	for range 85 { // the next dip is 40 windows away
+		window(t, g, &now, 64, 10*time.Millisecond, 0)
+	}
+
+	windows := 0
+	for g.dip == noDip {
+		window(t, g, &now, 64, 30*time.Millisecond, 0)
+		windows++
+	}
+
+	if windows > 6 || g.estimate > 0.7*64 {
+		t.Fatalf("it dips after %d windows, fallen to %v", windows, g.estimate)
+	}
+}
+
+func TestTheBoundDoesNotDipWhileHalfOfItIsFree(t *testing.T) {
+	g, now := newGradient(64), start
+	for i := range 140 {
+		window(t, g, &now, 32, 10*time.Millisecond, 0)
+		if g.bound() != 64 {
+			t.Fatalf("window %d: %d", i, g.bound())
+		}
+	}
+}
+
+func TestAnAdaptiveLimitStaysWithinItsMost(t *testing.T) {
+	for most, want := range map[int]int{0: 64, 1: 1, 10: 10, 1000: 64} {
+		l := NewLimiter(ConcurrencyPolicy{Adaptive: true, MaxInFlight: most})
+		if got := l.Snapshot(start).Limit; got != want {
+			t.Errorf("MaxInFlight %d: %d, want %d", most, got, want)
+		}
+	}
+}
+
+func TestOneOfManySettlesAWindow(t *testing.T) {
+	g := newGradient(1000)
+	g.sample(start, time.Millisecond, false)
+	var settlers atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				if g.sample(start+time.Second, time.Millisecond, false) {
+					settlers.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := settlers.Load(); n != 1 {
+		t.Fatalf("%d settle it, want 1", n)
 	}
 }

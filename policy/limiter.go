@@ -157,23 +157,22 @@ func (l *Limiter) Enter(w *Waiter, now Instant, crit Criticality, deadline Insta
 	return l.enterFull(w, now, crit, deadline)
 }
 
-// cause says why somebody was turned away.
+// cause says why somebody was turned away at the door.
 type cause uint8
 
 const (
-	noCause cause = iota
-	full
-	displaced
-	sheddable
-	tooLate
-	deadlineOver
+	noCause      cause = iota
+	full               // no place to wait
+	sheddable          // SHEDDABLE under overload
+	tooLate            // its turn would come after its deadline
+	deadlineOver       // it came after its deadline
 )
 
 // door is what stood at the door when somebody came.
 type door struct {
-	cause                         cause
-	inside, bound, waiting, chair int
-	wait, retryAfter              time.Duration
+	cause                          cause
+	inside, bound, waiting, places int
+	wait, retryAfter               time.Duration
 }
 
 func (l *Limiter) enterFull(w *Waiter, now Instant, crit Criticality, deadline Instant) (Place, Turn, []*Waiter) {
@@ -182,12 +181,12 @@ func (l *Limiter) enterFull(w *Waiter, now Instant, crit Criticality, deadline I
 	if boundOf(word) == 0 {
 		return Outside, Turn{}, nil
 	}
-	d := door{chair: max(p.MaxQueue, 0), retryAfter: codelInterval}
+	d := door{places: max(p.MaxQueue, 0), retryAfter: codelInterval}
 	var woken []*Waiter
 	switch {
 	case deadline != 0 && deadline <= now:
 		d.cause = deadlineOver
-	case d.chair == 0 && word&somebodyWaits == 0 && insideOf(word) >= boundOf(word):
+	case d.places == 0 && word&somebodyWaits == 0 && insideOf(word) >= boundOf(word):
 		d.cause = full
 	default:
 		l.mu.Lock()
@@ -251,9 +250,9 @@ func (l *Limiter) calm() {
 // l.mu is held.
 func (l *Limiter) wait(w *Waiter, now Instant, class int, deadline Instant, p *ConcurrencyPolicy, d *door, woken []*Waiter) []*Waiter {
 	q := &l.queue
-	d.chair, d.waiting, d.retryAfter = max(p.MaxQueue, 0), q.len(), q.retryAfter()
+	d.places, d.waiting, d.retryAfter = max(p.MaxQueue, 0), q.len(), q.retryAfter()
 	switch d.wait = q.wait(class, now); {
-	case d.chair == 0:
+	case d.places == 0:
 		d.cause = full
 	case class == Sheddable.class() && q.overloaded(now):
 		d.cause = sheddable
@@ -263,15 +262,12 @@ func (l *Limiter) wait(w *Waiter, now Instant, class int, deadline Instant, p *C
 	if d.cause != noCause {
 		return woken
 	}
-	if d.waiting >= d.chair {
-		loser := q.displace(class)
-		if loser == nil {
+	var loser *Waiter
+	if d.waiting >= d.places {
+		if loser = q.least(class); loser == nil {
 			d.cause = full
 			return woken
 		}
-		loser.turn = Turn{ConcurrencyLimit, "a more critical call took its place in the queue, which is full", d.retryAfter}
-		l.shed.Add(1)
-		woken = l.turnAway(loser, woken)
 	}
 	w.place, w.queued, w.ghost, w.class = Waiting, true, p.Mode == Observe, uint8(class)
 	w.entered, w.due = now, now+q.patience(now)
@@ -279,6 +275,12 @@ func (l *Limiter) wait(w *Waiter, now Instant, class int, deadline Instant, p *C
 		w.due = min(w.due, deadline)
 	}
 	q.add(w, now)
+	if loser != nil { // after that: a queue that is empty for no time is not calm
+		q.remove(loser)
+		loser.turn = Turn{ConcurrencyLimit, "a more critical call took its place in the queue, which is full", d.retryAfter}
+		l.shed.Add(1)
+		woken = l.turnAway(loser, woken)
+	}
 	return woken
 }
 
@@ -304,6 +306,7 @@ func (l *Limiter) expire(now Instant) (woken []*Waiter) {
 func (l *Limiter) timeOut(w *Waiter, now Instant, woken []*Waiter) []*Waiter {
 	w.turn = Turn{Reason: QueueTimeout, RetryAfter: l.queue.retryAfter()}
 	w.due = min(w.due, now)
+	l.queue.shed(w)
 	l.timedOut.Add(1)
 	return l.turnAway(w, woken)
 }
@@ -370,8 +373,9 @@ func (l *Limiter) Due(w *Waiter) Instant {
 // waiting it leaves the queue, else nothing happens. latency is how long the
 // call took from when it was let in; zero and below: it never went out, and
 // says nothing of the server. overload: it failed in a way that says too much
-// load, like a timeout, RESOURCE_EXHAUSTED or a failed connection; its latency
-// then says nothing. Those woken are other waiters whose place changed.
+// load, like a timeout, RESOURCE_EXHAUSTED or a failed connection; its latency,
+// whatever it is, then says nothing. Of calls that held no slot neither counts.
+// Those woken are other waiters whose place changed.
 func (l *Limiter) Leave(w *Waiter, now Instant, latency time.Duration, overload bool) (woken []*Waiter) {
 	if w.queued {
 		return l.leaveQueue(w, now, latency, overload)
@@ -441,10 +445,10 @@ func (d *door) turn() Turn {
 		t.Message = fmt.Sprintf("%d calls wait; its turn would come in about %v, after its deadline", d.waiting, d.wait)
 	case d.cause == sheddable:
 		t.Message = fmt.Sprintf("SHEDDABLE calls do not wait under overload: %d calls wait, and the queue was not empty for long", d.waiting)
-	case d.chair == 0:
+	case d.places == 0:
 		t.Message = fmt.Sprintf("%d calls are in flight, the limit is %d, and none may wait", d.inside, d.bound)
 	default:
-		t.Message = fmt.Sprintf("%d calls are in flight, the limit is %d; %d wait, the limit is %d", d.inside, d.bound, d.waiting, d.chair)
+		t.Message = fmt.Sprintf("%d calls are in flight, the limit is %d; %d wait, the limit is %d", d.inside, d.bound, d.waiting, d.places)
 	}
 	return t
 }

@@ -99,7 +99,7 @@ func (w *Waiter) seen() Place {
 	return w.place
 }
 
-// woken appends w to those woken; alone, it costs no allocation.
+// appendTo appends w to those woken; alone, it costs no allocation.
 func (w *Waiter) appendTo(woken []*Waiter) []*Waiter {
 	if woken == nil {
 		return w.self[:1:1]
@@ -117,10 +117,12 @@ type queue struct {
 	lines   [numClasses]line
 	dues    dues
 	timeout time.Duration // QueueTimeout
-	// since is when the queue was last empty; only of use while it is not.
-	since Instant
+	// since is when the busy time began: when somebody had to wait after the
+	// queue was empty. Overload goes on over an empty queue until nobody was shed
+	// for an interval; shedAt is when somebody last was.
+	since, shedAt Instant
 	// lastFree, pace and frees measure how long apart slots come free in this
-	// busy time.
+	// busy time while somebody waits.
 	lastFree Instant
 	pace     time.Duration
 	frees    int
@@ -134,10 +136,12 @@ type line struct {
 
 func (q *queue) len() int { return len(q.dues) }
 
+func (q *queue) interval() time.Duration { return max(codelInterval, q.timeout) }
+
 // overloaded reports whether the queue was not empty for the last interval.
 // What is over at now must have been taken out.
 func (q *queue) overloaded(now Instant) bool {
-	return len(q.dues) > 0 && now-q.since > max(codelInterval, q.timeout)
+	return len(q.dues) > 0 && now-q.since > q.interval()
 }
 
 // patience is how long a call may wait, as things are now. Under overload that
@@ -153,7 +157,10 @@ func (q *queue) patience(now Instant) time.Duration {
 // add puts w at the end of its line. w.due and w.class are set.
 func (q *queue) add(w *Waiter, now Instant) {
 	if len(q.dues) == 0 {
-		q.since, q.lastFree, q.pace, q.frees = now, now, 0, 0
+		q.lastFree = now
+		if q.shedAt == 0 || now-q.shedAt > q.interval() {
+			q.since, q.shedAt, q.pace, q.frees = now, 0, 0, 0
+		}
 	}
 	if w.self[0] != w { // not written again: who woke it last may still read it
 		w.self[0] = w
@@ -228,12 +235,19 @@ func (q *queue) next(now Instant) *Waiter {
 	return nil
 }
 
-// displace takes out the youngest of the least critical waiters if they are
-// less critical than class; nil: nobody is.
-func (q *queue) displace(class int) *Waiter {
+// shed notes when the wait of w was over, who was just taken out, if that was
+// under overload.
+func (q *queue) shed(w *Waiter) {
+	if w.due-q.since > q.interval() {
+		q.shedAt = max(q.shedAt, w.due)
+	}
+}
+
+// least returns the youngest of the least critical waiters if they are less
+// critical than class; nil: nobody is.
+func (q *queue) least(class int) *Waiter {
 	for c := numClasses - 1; c > class; c-- {
 		if w := q.lines[c].youngest; w != nil {
-			q.remove(w)
 			return w
 		}
 	}
