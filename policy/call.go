@@ -188,7 +188,12 @@ func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Judge says what would follow an attempt that ended so, for an answer whose
 // head is here and whose rest is not: with Return the attempt goes on, and wants
 // Settle at its end; with anything else it is over, and wants Settle now.
-func (c *Call) Judge(now Instant, e Ending, rnd uint64) Verdict {
+// Breakers hear of a failure at once, since no retry follows one that opens
+// them; Settle does not tell them again.
+func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	if outcome := c.blame(now, e.Result); outcome == breaker.Failure {
+		c.teach(a, now, outcome, now-a.start, rnd)
+	}
 	c.flying--
 	v := c.decide(now, e, rnd)
 	c.flying++
@@ -223,17 +228,22 @@ func (c *Call) Abandon(a *Attempt, now Instant, rnd uint64) {
 // leave gives back what the attempt holds.
 func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
 	c.flying--
+	c.teach(a, now, outcome, took, rnd)
+	if a.Endpoint != nil {
+		a.Endpoint.End(outcome == breaker.Failure)
+	}
+}
+
+// teach tells the breakers how the attempt ended, once.
+func (c *Call) teach(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
 	m := c.method
 	if m.breaker != nil {
 		m.breaker.Report(a.permit, now, outcome, took, rnd)
 	}
-	if a.Endpoint == nil {
-		return
-	}
-	a.Endpoint.End(outcome == breaker.Failure)
-	if m.byEndpoint() {
+	if a.Endpoint != nil && m.byEndpoint() {
 		m.endpointBreaker(a.Endpoint).Report(a.own, now, outcome, took, rnd)
 	}
+	a.permit, a.own = breakerPermit{}, breakerPermit{}
 }
 
 // early is how much before the caller's deadline a server may say that it is

@@ -123,7 +123,7 @@ func (x *exchange) heard(a *attempt) (*http.Response, error) {
 	ending := policy.Ending{Result: result, Pushback: policy.ParseRetryAfter(a.res.Header.Get("Retry-After"))}
 	ending.Committed = !x.body.hold() || !x.repeatable
 	defer x.body.release()
-	verdict := x.call.Judge(now, ending, rand.Uint64())
+	verdict := x.call.Judge(&a.policy, now, ending, rand.Uint64())
 	if verdict.Action == policy.Return {
 		x.answer(a, result)
 		return a.res, nil

@@ -333,7 +333,7 @@ func (c *call) failedAnswer(b *batch, a *attempt, res *response, end bool) bool 
 	}
 	ending := policy.Ending{Result: policy.Result{Code: code}, Pushback: res.pushback()}
 	ending.Committed = !c.main.keep && !c.main.pristine()
-	verdict := c.policy.Judge(b.now, ending, rand.Uint64())
+	verdict := c.policy.Judge(&a.policy, b.now, ending, rand.Uint64())
 	if verdict.Action == policy.Return {
 		if !ending.Failed() || !c.standsIn(b, ending.Result) {
 			return false
