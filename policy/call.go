@@ -29,6 +29,7 @@ type Call struct {
 	first       breakerPermit
 	fault       Fault
 	resumeAt    Instant // when an injected delay is over
+	entered     Instant // when it was let in
 	waiter      Waiter
 	woken       []*Waiter
 
@@ -273,7 +274,7 @@ func (c *Call) End(now Instant, r Result, rnd uint64) (woken []*Waiter) {
 		}
 	}
 	if l := m.rule.limiter; l != nil {
-		sample := latency
+		sample := now - c.entered // how long it waited here says nothing of the server
 		if c.sent == 0 || c.stream {
 			sample = 0
 		}
