@@ -335,9 +335,7 @@ func TestAFailureIsTriedAgainElsewhere(t *testing.T) {
 	// when the first is reported to have failed, then nothing is answered until
 	// the backoff is over,
 	if a := d.report(h, &outriggerv1.ReportRequest{PermitId: v.GetId(), Code: 14}); a != nil {
-		d.after(0)
-		t.Logf("the backoff was next to nothing: %v", a)
-		return
+		t.Fatalf("%v: that is at once", a)
 	}
 	d.wantRefusal(d.report(h, &outriggerv1.ReportRequest{PermitId: v.GetId()}), policy.FailedPrecondition, policy.ReasonNone, "was reported already")
 	d.after(100 * time.Millisecond)
@@ -407,6 +405,25 @@ func TestWhatFollowsAReport(t *testing.T) {
 				t.Errorf("%v", s.Refusals())
 			}
 		})
+	}
+}
+
+func TestAHedgeIsMadeOnceTheAttemptFailed(t *testing.T) {
+	// Given a policy that hedges after 10 ms,
+	d := newDesk(t)
+	s := d.house.add("greeter", policy.Policy{Idempotent: true, Retry: policy.RetryPolicy{Budget: policy.DefaultBudget()}, Hedge: policy.HedgePolicy{Delay: 10 * time.Millisecond, MaxAttempts: 2}})
+	h := d.stream()
+	// when the attempt is under way for 200 ms, then there is no other one:
+	// whoever has one permit makes one attempt.
+	v := d.permit(h, 1, greet())
+	d.after(200 * time.Millisecond)
+	if got := d.answers(h); len(got) != 0 || s.Retries() != 0 {
+		t.Fatalf("%v", got)
+	}
+	// When it fails, then there is, at once.
+	a := d.report(h, &outriggerv1.ReportRequest{PermitId: v.GetId(), Code: 14})
+	if a.GetPermit().GetAttempt() != 2 || a.GetPermit().GetEndpoint() == v.GetEndpoint() {
+		t.Errorf("%v after %v", a, v)
 	}
 }
 
