@@ -66,8 +66,7 @@ type Client struct {
 // clients counts the Clients made, so that each has a name of its own.
 var clients atomic.Uint64
 
-// New returns a Client, or an error that says which policy of the service it
-// can't honour.
+// New returns a Client, or an error that says what is wrong with the options.
 func New(o Options) (*Client, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -87,11 +86,6 @@ func (o *Options) check() error {
 	}
 	if !o.Origin.IsZero() && time.Since(o.Origin) <= 0 {
 		return fmt.Errorf("interceptors: Options.Origin is %v, which is not in the past; instants would not be greater than zero", o.Origin)
-	}
-	for _, p := range o.Service.Policies() {
-		if p.Cache.On() {
-			return fmt.Errorf("interceptors: service %s: cache is not supported by interceptors; leave it out, or call through the agent", o.Service.Name())
-		}
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package interceptors
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 
@@ -51,18 +50,15 @@ func grpcError(err error) error {
 	return err
 }
 
-// pushbackTrailer is what gRFC A6 calls it.
-const pushbackTrailer = "grpc-retry-pushback-ms"
-
 // pushback returns what an answer says of trying again, as policy.Ending wants
-// it. What can't be read forbids it (gRFC A6).
+// it.
 func pushback(trailer metadata.MD, s *status.Status) time.Duration {
-	if v := trailer.Get(pushbackTrailer); len(v) > 0 {
-		ms, err := strconv.ParseInt(v[0], 10, 32)
-		if len(v) > 1 || err != nil || ms < 0 {
-			return -1
-		}
-		return max(time.Duration(ms)*time.Millisecond, 1) // 0 ms is "at once", not "nothing said"
+	switch v := trailer.Get("grpc-retry-pushback-ms"); len(v) {
+	case 0:
+	case 1:
+		return policy.ParsePushback(v[0])
+	default:
+		return policy.NoMore // it says two things
 	}
 	for _, d := range s.Details() {
 		if info, ok := d.(*errdetails.RetryInfo); ok && info.GetRetryDelay().IsValid() {

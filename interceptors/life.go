@@ -94,6 +94,11 @@ func (l *life) admit(now policy.Instant) bool {
 	defer l.mu.Unlock()
 	for {
 		admission := l.call.Admit(now, rand.Uint64())
+		if moved := l.call.Woken(); moved != nil {
+			l.mu.Unlock()
+			policy.Wake(moved)
+			l.mu.Lock()
+		}
 		if admission.Refusal != nil {
 			l.refuse(admission.Refusal)
 			return false
@@ -308,11 +313,12 @@ func (l *life) end() {
 	}
 	woken := l.call.End(l.client.now(), l.result, rand.Uint64())
 	l.mu.Unlock()
-	for _, w := range woken {
-		if other, ok := w.Owner.(*life); ok {
-			other.mu.Lock()
-			other.rouse()
-			other.mu.Unlock()
-		}
-	}
+	policy.Wake(woken)
+}
+
+// Wake implements policy.Waker.
+func (l *life) Wake() {
+	l.mu.Lock()
+	l.rouse()
+	l.mu.Unlock()
 }

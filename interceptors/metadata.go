@@ -22,6 +22,7 @@ func (l *life) said() policy.Arrival {
 		return a
 	}
 	a.NoRetry = retry == "off"
+	a.Criticality, _ = policy.ParseCriticality(criticality)
 	l.ctx = outgoing.ExtractOutgoing(l.ctx).Del(keyRetry).Del(keyCriticality).ToOutgoing(l.ctx)
 	return a
 }

@@ -28,6 +28,7 @@ type unary struct {
 	room    [4]grpc.CallOption // of options, so that adding one costs nothing
 	trailer metadata.MD        // of the present attempt, where no balancer of ours hears of it
 	ended   []func(error)      // the caller's OnFinish: it hears of the call, not of its attempts
+	kept    *kept              // its part in the cache; nil: none
 }
 
 // unaries returns the interceptor of unary calls. It adds at most 1.5 µs and 6 allocations to a
@@ -44,8 +45,11 @@ func (c *Client) unaries(balanced bool) grpc.UnaryClientInterceptor {
 		now := c.now()
 		u.begin(m, now, u.said())
 		u.prepareOptions()
-		u.run(now)
-		err := u.answer()
+		var err error
+		if !u.cached(&now, &err) {
+			u.run(now)
+			err = u.answer()
+		}
 		u.end()
 		for _, f := range u.ended {
 			f(err)
@@ -80,8 +84,13 @@ func (u *unary) prepareOptions() {
 		}
 	}
 	if u.repeats && !u.balanced {
-		u.options = append(append(u.room[:0], u.options...), grpc.Trailer(&u.trailer))
+		u.add(grpc.Trailer(&u.trailer))
 	}
+}
+
+// add adds options of ours; the caller's slice is the caller's.
+func (u *unary) add(options ...grpc.CallOption) {
+	u.options = append(append(u.room[:0], u.options...), options...)
 }
 
 // start implements door.
@@ -185,6 +194,11 @@ func (l *life) callersEnd(a *attempt, r *policy.Result) bool {
 
 // answer returns what the caller gets.
 func (u *unary) answer() error {
+	if u.kept != nil {
+		if given, err := u.report(); given {
+			return err
+		}
+	}
 	if u.refusal != nil {
 		return u.refused(u.refusal)
 	}

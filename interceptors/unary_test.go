@@ -231,8 +231,6 @@ func TestTheCallersOwnEndIsNobodysFault(t *testing.T) {
 	defer cancel()
 	if _, err := ask(short, cc); status.Code(err) != codes.DeadlineExceeded {
 		t.Fatalf("got %v", err)
-	} else if reason, _ := reasonOf(err); reason != "DEADLINE" {
-		t.Fatalf("got %v (%s)", err, reason)
 	}
 	gone, leave := context.WithCancel(t.Context())
 	time.AfterFunc(30*time.Millisecond, leave)
