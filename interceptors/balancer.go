@@ -109,6 +109,7 @@ type connections struct {
 	addresses map[string][]resolver.Address // by endpoint; what the resolver knows beyond the address
 	conns     map[*endpoints.Endpoint]*conn
 	problem   error // of the resolver
+	barred    bool  // the endpoints are another target's: no call goes through here
 	provides  bool  // this balancer's resolver sets the Service's endpoints
 	closed    bool
 	catching  sync.WaitGroup // goroutines of catchUp
@@ -133,12 +134,12 @@ func (b *connections) UpdateClientConnState(s balancer.ClientConnState) error {
 		return fmt.Errorf("balancer %s: the configuration is a %T; use Client.DialOptions", BalancerName, s.BalancerConfig)
 	}
 	b.use(config.client)
-	b.problem = nil
+	b.problem, b.barred = nil, false
 	if s.ResolverState.Attributes.Value(ownEndpoints{}) == nil {
 		if err := b.resolved(s.ResolverState); err != nil {
-			b.problem = err
-			b.publish()
-			return err
+			b.barred = true
+			b.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: failing{err}})
+			return nil // another resolution would not mend it
 		}
 	}
 	b.sync()
@@ -290,7 +291,7 @@ func (b *connections) changed(c *conn, s balancer.SubConnState) {
 
 // publish gives grpc-go a picker for the present state. b.mu is held.
 func (b *connections) publish() {
-	if b.closed || b.client == nil {
+	if b.closed || b.barred {
 		return
 	}
 	p := &picker{connections: b, client: b.client, foreign: b.foreign, set: b.client.service.Endpoints(), problem: b.problem, conns: make(map[*endpoints.Endpoint]conn, len(b.conns))}

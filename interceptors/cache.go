@@ -261,9 +261,7 @@ func (u *unary) refresh(k *kept) {
 		defer cancel()
 		now := next.client.now()
 		next.begin(m, now, policy.Arrival{Metadata: next, Criticality: policy.Sheddable})
-		if next.repeats && !next.balanced {
-			next.add(grpc.Trailer(&next.trailer))
-		}
+		next.prepareOptions()
 		next.record(part)
 		next.run(now)
 		_ = next.answer() // the cache has heard of it
