@@ -50,7 +50,7 @@ func (a *alarm) release(set bool) {
 // own deadline, of which the context tells. An alarm that is set for earlier
 // stays: it finds nothing due and is set again. l.mu is held.
 func (l *life) arm(now policy.Instant) {
-	if l.over || l.alarm == nil {
+	if l.alarm == nil || l.over && !l.lingers() {
 		return
 	}
 	due := l.call.Expiry(&l.first.core)
@@ -68,19 +68,23 @@ func (l *life) arm(now policy.Instant) {
 	l.alarmAt = due
 }
 
+// lingers reports whether the call's answer is still being read.
+func (l *life) lingers() bool { return l.won != nil && l.won.lingers }
+
 // due is the alarm's ring.
 func (l *life) due() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.alarmAt = 0
+	now := l.client.now()
 	if l.over {
+		l.door.overrun(now)
 		return
 	}
 	if l.parked {
 		l.rouse() // the caller's goroutine looks for itself
 		return
 	}
-	now := l.client.now()
 	if l.look(now) {
 		l.hedge(now)
 	}

@@ -91,10 +91,18 @@ func (l *life) attempt(a *attempt) {
 	if !a.judged && !l.over {
 		l.conclude(a, l.door.judge(a), l.client.now())
 	}
-	if !a.lingers {
+	dropped := a.response
+	if l.won == a {
+		dropped = nil
+	}
+	lingers := a.lingers
+	l.mu.Unlock()
+	if dropped != nil {
+		discard(dropped)
+	}
+	if !lingers {
 		a.sever()
 	}
-	l.mu.Unlock()
 }
 
 // began notes that the core began the attempt.

@@ -19,6 +19,8 @@ type door interface {
 	judge(a *attempt) policy.Ending
 	// ready reports whether the request can be sent beside an attempt under way.
 	ready() bool
+	// overrun hears, after the call was decided, that the alarm rang.
+	overrun(now policy.Instant)
 }
 
 // life drives one call through the core. The goroutine that called runs it
@@ -240,14 +242,10 @@ func (l *life) conclude(a *attempt, e policy.Ending, now policy.Instant) {
 		}
 		return
 	}
-	if a.lingers {
-		l.decide(a, e.Result, now)
-		return
-	}
 	if e.Unreached || e.Unprocessed {
 		l.counted--
 	}
-	switch l.call.Finish(&a.core, now, e, rand.Uint64()).Action {
+	switch l.verdict(a, e, now) {
 	case policy.Return:
 		l.decide(a, e.Result, now)
 	case policy.Again:
@@ -258,6 +256,19 @@ func (l *life) conclude(a *attempt, e policy.Ending, now policy.Instant) {
 	case policy.Await:
 		l.arm(now) // a failure may bring the next hedge on
 	}
+}
+
+// verdict asks what follows an attempt. Where the head of an answer is here and
+// its body is not, the attempt goes on if the answer is the call's.
+func (l *life) verdict(a *attempt, e policy.Ending, now policy.Instant) policy.Action {
+	if a.response == nil {
+		return l.call.Finish(&a.core, now, e, rand.Uint64()).Action
+	}
+	verdict := l.call.Judge(now, e, rand.Uint64())
+	if a.lingers = verdict.Action == policy.Return; !a.lingers {
+		l.call.Settle(&a.core, now, e.Result, rand.Uint64())
+	}
+	return verdict.Action
 }
 
 // decide makes an attempt's answer the call's. The others are given up. l.mu is

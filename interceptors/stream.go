@@ -119,6 +119,9 @@ func (s *stream) judge(*attempt) policy.Ending { return policy.Ending{} }
 // ready implements door: a stream is never sent twice.
 func (s *stream) ready() bool { return false }
 
+// overrun implements door: once a stream has ended nothing is due.
+func (s *stream) overrun(policy.Instant) {}
+
 // SendMsg implements grpc.ClientStream.
 func (s *stream) SendMsg(m any) error {
 	err := s.ClientStream.SendMsg(m)

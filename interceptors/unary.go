@@ -253,6 +253,9 @@ func (u *unary) ready() bool {
 	return u.kind != nil || reflect.TypeOf(u.reply).Kind() == reflect.Pointer
 }
 
+// overrun implements door: once a unary gRPC call is decided nothing is due.
+func (u *unary) overrun(policy.Instant) {}
+
 // apart is what an attempt writes to that is sent from another goroutine than
 // the caller's: a reply and metadata of its own. They become the caller's when
 // the attempt has won and nothing else is under way.
