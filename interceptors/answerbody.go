@@ -63,7 +63,7 @@ func (b *answerBody) over(err error) error {
 		err = b.broken(err, now)
 	}
 	x.call.Settle(&a.core, now, b.result, rand.Uint64())
-	x.result = b.result
+	x.result, x.ended = b.result, now
 	x.mu.Unlock()
 	a.sever()
 	x.end()

@@ -73,13 +73,12 @@ func (l *life) prepare(a *attempt, own bool) *attempt {
 }
 
 // attempt makes an attempt, from its beginning to its judgement.
-func (l *life) attempt(a *attempt) {
+func (l *life) attempt(a *attempt, now policy.Instant) {
 	l.mu.Lock()
 	if l.over || a.judged {
 		l.mu.Unlock()
 		return
 	}
-	now := l.client.now()
 	if r := l.door.start(a, now); r != nil {
 		a.refusal = r
 	} else {

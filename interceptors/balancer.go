@@ -471,8 +471,10 @@ func (a *attempt) found(sub balancer.SubConn) balancer.PickResult {
 	if !l.repeats {
 		return result
 	}
-	if result.Done = a.heard; a.number == 1 && l.alarm != nil {
+	if a.number == 1 && l.alarm != nil {
 		result.Done = l.alarm.done
+	} else {
+		result.Done = a.heard
 	}
 	if n := l.counted - 1; n > 0 {
 		result.Metadata = metadata.Pairs(previousHeader, strconv.Itoa(n))

@@ -210,6 +210,7 @@ func fromFields(all []policy.Field) metadata.MD {
 func (k *kept) give() error {
 	u, answer := k.unary, k.part.Answer
 	u.refusal, u.result = nil, policy.Result{}
+	u.ended = u.client.now()
 	m, ok := u.reply.(proto.Message)
 	if !ok {
 		return status.Errorf(codes.Internal, "the reply is a %T, which is no proto.Message", u.reply)
@@ -247,7 +248,7 @@ func (u *unary) refresh(k *kept) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), d)
 	next := &unary{method: u.method, request: proto.Clone(u.request.(proto.Message)), reply: u.reply.(proto.Message).ProtoReflect().New().Interface(), cc: u.cc, invoke: u.invoke}
-	next.life = life{client: u.client, door: next, ctx: ctx, balanced: u.balanced, waits: u.waits}
+	next.client, next.door, next.ctx, next.balanced, next.waits = u.client, next, ctx, u.balanced, u.waits
 	for _, o := range u.options {
 		switch o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption:

@@ -9,9 +9,9 @@ import (
 // hedge sends an attempt from a goroutine of its own: a hedge, or a retry that
 // falls due while the caller's goroutine still leaves the attempt before it.
 // The call waits for the goroutine before it ends. l.mu is held.
-func (l *life) hedge(policy.Instant) {
+func (l *life) hedge(now policy.Instant) {
 	a := l.add(false)
-	l.hedges.Go(func() { l.attempt(a) })
+	l.hedges.Go(func() { l.attempt(a, now) })
 }
 
 // giveUp ends an attempt that is not the call's answer: the endpoint is not

@@ -52,6 +52,7 @@ type life struct {
 	won     *attempt      // whose answer it is; nil: none
 	refusal *policy.Refusal
 	result  policy.Result
+	ended   policy.Instant // when it was over
 
 	hedges sync.WaitGroup
 }
@@ -76,14 +77,14 @@ func (l *life) arrive(m *policy.Method, now policy.Instant, a policy.Arrival) {
 	l.call.Begin(m, now, a)
 }
 
-// run makes the call. Afterwards l.won or l.refusal is set, and the call wants
-// its end.
+// run makes the call, which arrived just now. Afterwards the call wants its end.
 func (l *life) run(now policy.Instant) {
 	if !l.admit(now) {
 		return
 	}
-	for a := l.next(); a != nil; a = l.follow() {
-		l.attempt(a)
+	l.attempt(l.next(), now)
+	for a := l.follow(); a != nil; a = l.follow() {
+		l.attempt(a, l.client.now())
 	}
 	if l.later != nil {
 		l.hedges.Wait()
@@ -305,7 +306,7 @@ func (l *life) late(now policy.Instant) *policy.Refusal {
 
 // finished gives up every attempt whose answer nobody waits for any more.
 func (l *life) finished(now policy.Instant) {
-	l.over = true
+	l.over, l.ended = true, now
 	l.first.giveUp(now)
 	for _, a := range l.later {
 		a.giveUp(now)
@@ -322,7 +323,7 @@ func (l *life) end() {
 		l.alarm.release(l.alarmAt != 0)
 		l.alarm = nil
 	}
-	woken := l.call.End(l.client.now(), l.result, rand.Uint64())
+	woken := l.call.End(l.ended, l.result, rand.Uint64())
 	l.mu.Unlock()
 	policy.Wake(woken)
 }

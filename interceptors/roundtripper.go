@@ -68,7 +68,7 @@ type exchange struct {
 // RoundTrip implements http.RoundTripper.
 func (t *roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	x := &exchange{base: t.base, request: request}
-	x.life = life{client: t.client, door: x, ctx: request.Context()}
+	x.client, x.door, x.ctx = t.client, x, request.Context()
 	m := t.client.service.Method(request.URL.Path)
 	x.idempotent = idempotent(request) || m.Policy().Idempotent
 	now := t.client.now()

@@ -35,7 +35,8 @@ func (c *Client) streams(balanced bool) grpc.StreamClientInterceptor {
 		}
 		limits := m.Policy().Stream
 		s := &stream{single: !desc.ServerStreams, idle: limits.IdleTimeout > 0}
-		s.life = life{client: c, door: s, ctx: ctx, balanced: balanced, waits: waitsForReady(options), severs: limits != policy.StreamLimits{}}
+		s.client, s.door, s.ctx, s.balanced = c, s, ctx, balanced
+		s.waits, s.severs = waitsForReady(options), limits != policy.StreamLimits{}
 		now := c.now()
 		s.arrive(m, now, s.said())
 		s.call.MarkStream()

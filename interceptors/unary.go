@@ -20,16 +20,16 @@ import (
 // unary is one unary gRPC call.
 type unary struct {
 	life
-	method  string
-	request any
-	reply   any
-	cc      *grpc.ClientConn
-	invoke  grpc.UnaryInvoker
-	options []grpc.CallOption
-	room    [4]grpc.CallOption // of options, so that adding one costs nothing
-	trailer metadata.MD        // of the present attempt, where no balancer of ours hears of it
-	ended   []func(error)      // the caller's OnFinish: it hears of the call, not of its attempts
-	kept    *kept              // its part in the cache; nil: none
+	method   string
+	request  any
+	reply    any
+	cc       *grpc.ClientConn
+	invoke   grpc.UnaryInvoker
+	options  []grpc.CallOption
+	room     [4]grpc.CallOption // of options, so that adding one costs nothing
+	trailer  metadata.MD        // of the present attempt, where no balancer of ours hears of it
+	onFinish []func(error)      // the caller's OnFinish: it hears of the call, not of its attempts
+	kept     *kept              // its part in the cache; nil: none
 	// kind makes further replies: taken in advance, since the reply itself
 	// belongs to whoever decodes into it. nil: it is no proto.Message.
 	kind protoreflect.MessageType
@@ -45,7 +45,7 @@ func (c *Client) unaries(balanced bool) grpc.UnaryClientInterceptor {
 			return err
 		}
 		u := &unary{method: method, request: request, reply: reply, cc: cc, invoke: invoke, options: options}
-		u.life = life{client: c, door: u, ctx: ctx, balanced: balanced}
+		u.client, u.door, u.ctx, u.balanced = c, u, ctx, balanced // one by one: a life is large to copy
 		now := c.now()
 		u.begin(m, now, u.said())
 		u.prepareOptions()
@@ -55,7 +55,7 @@ func (c *Client) unaries(balanced bool) grpc.UnaryClientInterceptor {
 			err = u.answer()
 		}
 		u.end()
-		for _, f := range u.ended {
+		for _, f := range u.onFinish {
 			f(err)
 		}
 		return err
@@ -84,8 +84,8 @@ func (u *unary) prepareOptions() {
 			u.waits = !o.FailFast
 		case grpc.OnFinishCallOption:
 			if u.repeats {
-				u.ended = append(u.ended, o.OnFinish)
-				if len(u.ended) == 1 {
+				u.onFinish = append(u.onFinish, o.OnFinish)
+				if len(u.onFinish) == 1 {
 					u.options = append([]grpc.CallOption(nil), u.options...) // the caller's slice is the caller's
 				}
 				u.options[i] = grpc.EmptyCallOption{}
