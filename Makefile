@@ -66,7 +66,7 @@ check-generated: generate ## fails if generate changes anything
 
 .PHONY: bench
 bench: ## benchmarks of the libraries, and of their peers
-	go test -run '^$$' -bench . -benchmem ./breaker ./sla ./balancer ./policy ./agent/relay
+	go test -run '^$$' -bench . -benchmem ./breaker ./sla ./balancer ./policy ./interceptors ./agent/relay
 	@for m in $(wildcard bench/*/go.mod); do (cd $$(dirname $$m) && go test -run '^$$' -bench . -benchmem ./...); done
 
 .PHONY: bench-relay

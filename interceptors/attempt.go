@@ -108,7 +108,7 @@ func (l *life) attempt(a *attempt, now policy.Instant) {
 func (a *attempt) began(now policy.Instant) {
 	a.life.counted++
 	if a.number > 1 {
-		a.life.event(a.what(), now)
+		a.life.event(a.what())
 	}
 	a.life.arm(now)
 }

@@ -491,10 +491,11 @@ func (a *attempt) again(now policy.Instant) bool {
 	l.counted--
 	e := policy.Ending{Result: policy.Result{Code: policy.Unavailable, Reason: policy.Draining}, Unprocessed: true}
 	verdict := l.call.Finish(&a.core, now, e, rand.Uint64())
-	if verdict.Action == policy.Again {
+	if verdict.Action == policy.Again && verdict.At <= now {
 		return true
 	}
-	a.judged = true
+	a.judged = true // a retry, which waits, is another attempt
+	l.arm(now)
 	if verdict.Action == policy.Return {
 		a.refusal = l.call.Refuse(policy.ConnectionLost, address, fmt.Sprintf("endpoint %s took none of the call before its connection ended", address))
 		l.decide(a, policy.Refused(a.refusal), now)

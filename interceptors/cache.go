@@ -164,7 +164,7 @@ func (u *unary) report() (given bool, err error) {
 	case r.Failed() || r.Reason == policy.BreakerOpen || r.Reason == policy.NoEndpoints || r.Reason == policy.AllUnhealthy:
 		wakeCached(k.cache.Fail(&k.part, now)...)
 		if k.part.Answer != nil && !k.observe {
-			u.event("CACHE_"+k.part.Found.String(), now)
+			u.event("CACHE_" + k.part.Found.String())
 			return true, k.give()
 		}
 	case u.refusal != nil || u.won == nil:

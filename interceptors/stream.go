@@ -219,7 +219,7 @@ func (s *stream) judgeEnd(err error, now policy.Instant) {
 func (s *stream) refused(r *policy.Refusal, now policy.Instant) error {
 	if s.call.Method().Policy().Fallback.Code != policy.OK {
 		if f := s.call.Fallback(r); f != nil {
-			s.event("fallback", now)
+			s.event("fallback")
 			s.result.Code = f.Code
 			r.Status, r.Message = f.Code, f.Message
 			return Error(r)

@@ -118,7 +118,7 @@ func (r *reader) read(o metric.Observer, s *policy.Service, now policy.Instant) 
 }
 
 // event notes on the caller's span that a policy did something.
-func (l *life) event(what string, _ policy.Instant) {
+func (l *life) event(what string) {
 	if span := trace.SpanFromContext(l.ctx); span.IsRecording() {
 		span.AddEvent(what, trace.WithAttributes(keyService.String(l.client.service.Name()), keyAttempt.Int(l.call.Attempts())))
 	}

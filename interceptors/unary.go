@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"io"
 	"math/rand/v2"
 	"reflect"
 	"strconv"
@@ -133,8 +134,15 @@ func (u *unary) send(a *attempt) {
 		}
 	}
 	err := u.invoke(ctx, u.method, u.request, reply, u.cc, options...)
+	if err == io.EOF { //nolint:errorlint // grpc-go returns it bare
+		err = errEndedEarly
+	}
 	a.hand(err)
 }
+
+// errEndedEarly stands for the io.EOF that grpc-go returns where a stream that
+// it sends a second time ends before the request is out: the status is lost.
+var errEndedEarly = status.Error(codes.Unavailable, "the stream ended before the request was sent")
 
 // hand keeps an attempt's answer.
 func (a *attempt) hand(err error) {
@@ -223,7 +231,7 @@ func (u *unary) answer() error {
 // refused answers in place of endpoints that can't, or says why not.
 func (u *unary) refused(r *policy.Refusal) error {
 	if f := u.call.Fallback(r); f != nil {
-		u.event("fallback", u.client.now())
+		u.event("fallback")
 		u.result.Code = f.Code
 		if f.Code != policy.OK {
 			r.Status, r.Message = f.Code, f.Message
