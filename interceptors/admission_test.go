@@ -118,14 +118,14 @@ func TestARateIsKeptByCaller(t *testing.T) {
 func TestFaultsDelayAndAbort(t *testing.T) {
 	ss := newServers(t)
 	a := ss.start("a", nil)
-	cc, service := ss.connect(policy.Policy{Fault: policy.FaultPolicy{Abort: policy.NotFound, AbortPercent: 100, Header: "x-chaos"}}, []string{"a"})
+	cc, _ := ss.connect(policy.Policy{Fault: policy.FaultPolicy{Abort: policy.NotFound, AbortPercent: 100, Header: "x-chaos"}}, []string{"a"})
 	_, spared := ask(t.Context(), cc)
 	_, hit := ask(metadata.AppendToOutgoingContext(t.Context(), "x-chaos", "1"), cc)
 	if reason, _ := reasonOf(hit); spared != nil || status.Code(hit) != codes.NotFound || reason != "FAULT_INJECTED" || a.calls.Load() != 1 {
 		t.Fatalf("spared %v, hit %v (%s)", spared, hit, reason)
 	}
 
-	cc, service = ss.connect(policy.Policy{Timeout: 20 * time.Millisecond, Fault: policy.FaultPolicy{Delay: time.Hour, DelayPercent: 100}}, []string{"a"})
+	cc, service := ss.connect(policy.Policy{Timeout: 20 * time.Millisecond, Fault: policy.FaultPolicy{Delay: time.Hour, DelayPercent: 100}}, []string{"a"})
 	_, err := ask(t.Context(), cc)
 	if reason, _ := reasonOf(err); reason != "TIMEOUT" || actions(service)["fault"] != 1 {
 		t.Fatalf("got %v (%s)", err, reason)

@@ -298,7 +298,7 @@ func (l *life) abandoned(now policy.Instant) {
 // late returns what ends a call whose caller's deadline is over, or nil where
 // it is not. The context's clock and ours are read one after the other.
 func (l *life) late(now policy.Instant) *policy.Refusal {
-	if l.ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // Err returns one of two values
+	if l.ctx.Err() != context.DeadlineExceeded {
 		return nil
 	}
 	return l.call.Expire(max(now, l.deadline), l.current())

@@ -122,7 +122,7 @@ func (x *exchange) send(a *attempt) {
 	out, err := x.outgoing(a)
 	var response *http.Response
 	if err == nil {
-		response, err = x.base.RoundTrip(out)
+		response, err = x.base.RoundTrip(out) //nolint:bodyclose // attempt closes it, or the caller
 	}
 	x.mu.Lock()
 	a.response, a.err = response, err
