@@ -265,8 +265,10 @@ func (l *life) verdict(a *attempt, e policy.Ending, now policy.Instant) policy.A
 	if a.response == nil {
 		return l.call.Finish(&a.core, now, e, rand.Uint64()).Action
 	}
-	verdict := l.call.Judge(now, e, rand.Uint64())
-	if a.lingers = verdict.Action == policy.Return; !a.lingers {
+	verdict := l.call.Judge(&a.core, now, e, rand.Uint64())
+	if a.lingers = verdict.Action == policy.Return; a.lingers {
+		l.call.Answered() // no hedge is due any more while the answer is read
+	} else {
 		l.call.Settle(&a.core, now, e.Result, rand.Uint64())
 	}
 	return verdict.Action

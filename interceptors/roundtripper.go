@@ -58,11 +58,10 @@ type roundTripper struct {
 // exchange is one HTTP request and its answer.
 type exchange struct {
 	life
-	base       http.RoundTripper
-	request    *http.Request
-	idempotent bool
-	bodies     int   // how often the request's body was taken
-	tail       error // what ended the answer's body; nil: nothing did
+	base    http.RoundTripper
+	request *http.Request
+	bodies  int   // how often the request's body was taken
+	tail    error // what ended the answer's body; nil: nothing did
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -70,10 +69,10 @@ func (t *roundTripper) RoundTrip(request *http.Request) (*http.Response, error) 
 	x := &exchange{base: t.base, request: request}
 	x.client, x.door, x.ctx = t.client, x, request.Context()
 	m := t.client.service.Method(request.URL.Path)
-	x.idempotent = idempotent(request) || m.Policy().Idempotent
+	again := idempotent(request)
 	now := t.client.now()
 	criticality, _ := policy.ParseCriticality(request.Header.Get(keyCriticality))
-	x.begin(m, now, policy.Arrival{Metadata: header{request.Header}, Criticality: criticality, Idempotent: x.idempotent,
+	x.begin(m, now, policy.Arrival{Metadata: header{request.Header}, Criticality: criticality, Idempotent: again, Once: !again,
 		NoRetry: request.Header.Get(keyRetry) == "off" || !x.bodyless() && request.GetBody == nil})
 	x.run(now)
 	if x.bodies == 0 && request.Body != nil {
@@ -172,7 +171,7 @@ func (x *exchange) judge(a *attempt) policy.Ending {
 		x.call.MarkStream()
 	}
 	e := policy.Ending{Result: policy.Result{Code: x.call.Method().Policy().HTTP.Code(a.response.StatusCode)},
-		Pushback: policy.ParseRetryAfter(h.Get("Retry-After")), Committed: !x.idempotent}
+		Pushback: policy.ParseRetryAfter(h.Get("Retry-After"))}
 	body := &answerBody{exchange: x, attempt: a, body: a.response.Body, result: e.Result, stream: stream}
 	a.response.Body = body
 	if rw, ok := body.body.(io.ReadWriter); ok && a.response.StatusCode == http.StatusSwitchingProtocols {
@@ -201,8 +200,7 @@ func (x *exchange) judgeFailure(a *attempt) policy.Ending {
 	} else {
 		a.refusal = x.call.Refuse(reason, where, fmt.Sprintf("the connection to endpoint %s was lost in mid-call: %v", where, a.err))
 	}
-	// What was never sent can go elsewhere whatever it is.
-	return policy.Ending{Result: policy.Refused(a.refusal), Unreached: unreached, Committed: !x.idempotent && !unreached}
+	return policy.Ending{Result: policy.Refused(a.refusal), Unreached: unreached}
 }
 
 // sortFailure says whether an error of the transport means that the request
