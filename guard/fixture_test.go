@@ -65,7 +65,7 @@ func (h *house) stop() {
 
 // add makes a service; without addresses it is a resource.
 func (h *house) add(name string, p policy.Policy, addresses ...string) *policy.Service {
-	s := policy.NewService(name, policy.Settings{Policy: p}, nil)
+	s := policy.NewService(name, policy.Settings{Policy: p, Resource: len(addresses) == 0}, nil)
 	var specs []balancer.Spec
 	for _, a := range addresses {
 		specs = append(specs, balancer.Spec{Address: a})

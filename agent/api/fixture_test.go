@@ -110,6 +110,13 @@ func (h *house) add(name string, p policy.Policy, addresses ...string) *policy.S
 	return h.addWith(name, policy.Settings{Policy: p}, addresses...)
 }
 
+// resource makes a service without endpoints, to ask permits for.
+func (h *house) resource(name string, p policy.Policy) *policy.Service {
+	s := h.addWith(name, policy.Settings{Policy: p, Resource: true})
+	s.SetEndpoints(nil)
+	return s
+}
+
 func (h *house) addWith(name string, settings policy.Settings, addresses ...string) *policy.Service {
 	if len(addresses) == 0 {
 		addresses = []string{first, second}

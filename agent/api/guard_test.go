@@ -100,7 +100,7 @@ func TestABatchIsAnsweredByTag(t *testing.T) {
 func TestReportsComeBeforeRequests(t *testing.T) {
 	// Given one slot, and who has it reports and asks in one message,
 	h := newHouse(t)
-	h.add("greeter", bounded(1)).SetEndpoints(nil)
+	h.resource("greeter", bounded(1))
 	g := h.guard()
 	g.send(acquires(1))
 	m := acquires(2)
@@ -132,8 +132,7 @@ func TestABrokenStreamFreesItsPermits(t *testing.T) {
 	// Given two slots that a stream has, one more that it waits for, and another
 	// stream that waits,
 	h := newHouse(t)
-	s := h.add("greeter", bounded(2))
-	s.SetEndpoints(nil)
+	s := h.resource("greeter", bounded(2))
 	broken, other := h.guard(), h.guard()
 	broken.send(acquires(1, 2, 3))
 	broken.answer()
@@ -294,7 +293,7 @@ func TestADrainHasAnEnd(t *testing.T) {
 
 func TestShutdownEndsWhoWaits(t *testing.T) {
 	h := newHouse(t)
-	h.add("greeter", bounded(1)).SetEndpoints(nil)
+	h.resource("greeter", bounded(1))
 	h.acquire()
 	failed := make(chan error, 1)
 	go func() {

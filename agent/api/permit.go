@@ -195,11 +195,11 @@ func (p *permit) impatience() *policy.Refusal {
 	return refusal
 }
 
-// try begins an attempt: the permit is out from here on. A service without
-// endpoints is a resource, of which there is nothing to pick.
+// try begins an attempt: the permit is out from here on. Of a resource there is
+// nothing to pick.
 func (p *permit) try(r *round) {
 	var refusal *policy.Refusal
-	if p.call.Method().Service().Endpoints().Len() == 0 {
+	if p.call.Method().Service().Resource() {
 		refusal = p.call.Send(r.now, rand.Uint64(), &p.attempt)
 	} else {
 		refusal = p.call.Pick(r.now, rand.Uint64(), &p.attempt)

@@ -160,7 +160,7 @@ func TestAPermitSaysAllThatItsCallerMustKnow(t *testing.T) {
 
 func TestAResourceHasNoEndpoint(t *testing.T) {
 	d := newDesk(t)
-	d.house.add("greeter", policy.Policy{}).SetEndpoints(nil)
+	d.house.resource("greeter", policy.Policy{})
 	v := d.permit(d.stream(), 1, greet())
 	if v.GetEndpoint() != "" || v.GetTimeout() != nil || v.GetTryTimeout() != nil || v.GetAttemptsLeft() != 0 {
 		t.Errorf("%v", v)
@@ -484,7 +484,7 @@ func bounded(n int) policy.Policy {
 func TestWhoWaitsIsLetInInTurn(t *testing.T) {
 	// Given a resource for two, which two have, and three of two streams who wait,
 	d := newDesk(t)
-	d.house.add("greeter", bounded(2)).SetEndpoints(nil)
+	d.house.resource("greeter", bounded(2))
 	mine, other := d.stream(), d.stream()
 	one, two := d.permit(mine, 1, greet()), d.permit(other, 2, greet())
 	for tag, h := range map[uint64]*holder{3: mine} {

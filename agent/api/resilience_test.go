@@ -109,8 +109,7 @@ func TestReportComesBackWithTheNextPermit(t *testing.T) {
 func TestWhoGoesAwayLeavesNothing(t *testing.T) {
 	// Given one slot, which is taken, and one who waits for it,
 	h := newHouse(t)
-	s := h.add("greeter", bounded(1))
-	s.SetEndpoints(nil)
+	s := h.resource("greeter", bounded(1))
 	v := h.acquire()
 	ctx, cancel := context.WithTimeout(h.context(), 50*time.Millisecond)
 	defer cancel()
@@ -129,7 +128,7 @@ func TestWhoGoesAwayLeavesNothing(t *testing.T) {
 func TestALeaseEndsByItself(t *testing.T) {
 	// Given one slot, and a permit for 50 ms that nobody reports,
 	h := newHouse(t)
-	h.add("greeter", bounded(1)).SetEndpoints(nil)
+	h.resource("greeter", bounded(1))
 	q := greet()
 	q.Lease = durationpb.New(50 * time.Millisecond)
 	v := must[*outriggerv1.AcquireResponse](t)(h.resilience().Acquire(h.context(), q)).GetPermit()

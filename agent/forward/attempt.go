@@ -269,7 +269,7 @@ func (x *exchange) forget(a *attempt, r policy.Result, message string) {
 // cut ends what the attempt still does.
 func (a *attempt) cut() {
 	if a.body != nil {
-		a.body.Close()
+		_ = a.body.Close() // what can be done about one that fails?
 	}
 	a.cancel()
 }
