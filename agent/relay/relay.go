@@ -22,6 +22,11 @@ const DefaultConnectTimeout = 5 * time.Second
 type Options struct {
 	// Origin is where all Instants count from; it must lie in the past.
 	Origin time.Time
+	// Now reads the clock in place of the time since Origin, for tests that
+	// move it themselves. It must never go back, and is asked by many goroutines
+	// at once. Timers still look at it every 5 ms of real time; connects are
+	// bounded in real time too. nil: the monotonic time since Origin.
+	Now func() policy.Instant
 	// Table routes calls; SetTable changes it. nil: everything is NO_ROUTE.
 	Table *Table
 	// Observer hears of each call at its end. nil: nobody.
@@ -49,6 +54,7 @@ type Options struct {
 // Relay forwards calls from apps to endpoints. Make it with New; end it with
 // Drain or Close. Safe for concurrent use.
 type Relay struct {
+	clock          func() policy.Instant // nil: the time since origin
 	origin         time.Time
 	table          atomic.Pointer[Table]
 	observer       policy.Observer
@@ -93,7 +99,7 @@ type Relay struct {
 // New returns a relay that serves nothing yet.
 func New(o Options) *Relay {
 	r := &Relay{
-		origin: o.Origin, observer: o.Observer, tracer: o.Tracer, logger: o.Logger,
+		origin: o.Origin, clock: o.Now, observer: o.Observer, tracer: o.Tracer, logger: o.Logger,
 		limits: o.Limits.withDefaults(), connectTimeout: o.ConnectTimeout, keepalive: o.Keepalive.withDefaults(),
 		serverTLS: o.TLS, explainTLS: o.ExplainTLS, guests: o.Guests,
 		stop:      make(chan struct{}),
@@ -130,7 +136,12 @@ func New(o Options) *Relay {
 }
 
 // now reads the clock.
-func (r *Relay) now() policy.Instant { return time.Since(r.origin) }
+func (r *Relay) now() policy.Instant {
+	if r.clock != nil {
+		return r.clock()
+	}
+	return time.Since(r.origin)
+}
 
 // SetTable routes the calls from now on.
 func (r *Relay) SetTable(t *Table) { r.table.Store(t) }
