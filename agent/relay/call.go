@@ -172,7 +172,7 @@ func (c *call) requestData(b *batch, p []byte, end bool) {
 	c.bytesUp += uint64(len(p))
 	if c.req.grpc {
 		if c.requests.count(p); c.requests.whole > 1 {
-			c.policy.MarkStream()
+			c.isStream(b)
 		}
 	}
 	if c.cached != nil && c.cached.gathering {
@@ -199,7 +199,7 @@ func (c *call) responseData(b *batch, a *attempt, p []byte, end bool) {
 	c.bytesDown += uint64(len(p))
 	if c.grpc {
 		if c.responses.count(p); c.responses.whole > 1 {
-			c.policy.MarkStream()
+			c.isStream(b)
 		}
 	}
 	c.recordBody(p)
@@ -211,6 +211,15 @@ func (c *call) responseData(b *batch, a *attempt, p []byte, end bool) {
 			code = codeFromHTTP(c.status)
 		}
 		c.end(b, policy.Result{Code: code}, "the answer ended without grpc-status")
+	}
+}
+
+// isStream notes that the call is a stream: from now on other limits hold, which
+// nothing may have been armed for. c.mu is held.
+func (c *call) isStream(b *batch) {
+	if !c.policy.IsStream() {
+		c.policy.MarkStream()
+		c.rearm(b)
 	}
 }
 

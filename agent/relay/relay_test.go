@@ -376,6 +376,35 @@ func TestIdleStreamEnds(t *testing.T) {
 	}
 }
 
+// TestAStreamsLimitsHoldWithoutAnyOther: a second message says what the call is,
+// and nothing was armed for it before.
+func TestAStreamsLimitsHoldWithoutAnyOther(t *testing.T) {
+	for name, limits := range map[string]policy.StreamLimits{
+		"stream.idle_timeout": {IdleTimeout: 60 * time.Millisecond}, "stream.max_duration": {MaxDuration: 60 * time.Millisecond},
+	} {
+		upstream := &echoServer{}
+		address, _ := upstream.start(t)
+		f := newFixture(t, policy.Policy{Stream: limits}, address)
+		s, err := f.client(t).NewStream(testContext(t), bidiDesc, "/test.Echo/Bidi")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := s.SendMsg(wrapperspb.Bytes([]byte("x"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		for err == nil {
+			err = receive(s)
+		}
+
+		if reason, meta, _ := refusalOf(err); reason != "TIMEOUT" || meta["policy"] != name {
+			t.Fatalf("%s: got %v (reason %q, %v)", name, err, reason, meta)
+		}
+	}
+}
+
 func TestCancelReachesTheUpstream(t *testing.T) {
 	cancelled := make(chan struct{})
 	upstream := &echoServer{unary: func(ctx context.Context, _ []byte) ([]byte, error) {
