@@ -260,12 +260,20 @@ func (b *Breaker) expireProbes(now Instant, rnd uint64, o *Options, changes *[]T
 // Blocks reports whether Acquire would refuse a call now. It changes nothing;
 // a balancer steers by it.
 func (b *Breaker) Blocks(now Instant) bool {
+	if _, s := unpack(b.word.Load()); s == Closed {
+		return false
+	}
+	return b.options.Load().Mode == Enforce && b.WouldBlock(now)
+}
+
+// WouldBlock is Blocks as if the breaker enforced, whatever its mode but OFF.
+func (b *Breaker) WouldBlock(now Instant) bool {
 	_, s := unpack(b.word.Load())
 	if s == Closed {
 		return false
 	}
 	o := b.options.Load()
-	if o.Mode != Enforce {
+	if o.Mode == Off {
 		return false
 	}
 	b.mu.Lock()

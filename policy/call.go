@@ -112,8 +112,8 @@ func (c *Call) Pick(now Instant, rnd uint64, a *Attempt) *Refusal {
 			// Another call took the last probe between the two questions.
 			return c.breakerRefusal(refused, e.Address())
 		}
-		if permit.WouldRefuse() {
-			c.note(BreakerOpen)
+		if permit.WouldRefuse() && m.allBlocked(set, now) {
+			c.note(BreakerOpen) // else it would have been sent elsewhere
 		}
 		own = permit
 	}
@@ -174,6 +174,17 @@ func (c *Call) Untried() bool {
 
 func (m *Method) byEndpoint() bool {
 	return m.rule.breakers != nil && m.rule.policy.Breaker.Scope == ScopeEndpoint
+}
+
+// allBlocked reports whether no endpoint would get a call if the breakers by
+// endpoint enforced.
+func (m *Method) allBlocked(set *balancer.Set, now Instant) bool {
+	for _, e := range set.All() {
+		if !e.Barred() && !m.endpointBreaker(e).WouldBlock(now) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {

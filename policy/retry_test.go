@@ -6,6 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/breaker"
 )
 
@@ -341,5 +342,26 @@ func TestPushback(t *testing.T) {
 		if got := ParseRetryAfter(text); got != want {
 			t.Errorf("Retry-After: %q: %v, want %v", text, got, want)
 		}
+	}
+}
+
+func TestABreakerByEndpointThatObservesSteersNobodyAndCountsWhomNoneWouldTake(t *testing.T) {
+	p := Policy{LoadBalancing: balancer.RoundRobin,
+		Breaker: BreakerPolicy{Scope: ScopeEndpoint, Options: breaker.Options{ConsecutiveFailures: 1, OpenFor: time.Minute, Mode: Observe}}}
+	s := newTestService(p, "a:1", "b:1")
+	for range 2 {
+		// a opens at once; b would take what ENFORCE kept from a.
+		_, _ = one(t, s, start, Result{Code: Unavailable})
+		if got := s.WouldRefuse(); got != 0 {
+			t.Fatalf("%d calls would have been refused, with one endpoint closed", got)
+		}
+	}
+
+	if e, r := one(t, s, start, Result{}); r != nil || e != "a:1" {
+		t.Fatalf("to %q, %v: OBSERVE does not act", e, r)
+	}
+
+	if got := s.Observed(); len(got) != 1 || got[0] != (Count{"BREAKER_OPEN", 1}) {
+		t.Fatalf("observed %v, with both open", got)
 	}
 }
