@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,18 +14,19 @@ import (
 // shell without bytes. What it does on an event is what the relay does.
 type coreDoor struct {
 	service *policy.Service
-	random  *rand.Rand
+	seed    uint64
 	clock   policy.Instant
 	calls   []*coreCall
 	woken   []*coreCall
 	fell    []time.Duration // when something fell due, since the row began
+	audits  bool            // calls keep what the service counted for them
 }
 
 // epoch is the instant at which rows begin.
 const epoch = time.Second
 
 func newCoreDoor(r *row, seed uint64) *coreDoor {
-	return &coreDoor{service: newService(r, addresses(r.endpoints())...), random: rand.New(rand.NewPCG(seed, 0)), clock: epoch}
+	return &coreDoor{service: newService(r, addresses(r.endpoints())...), seed: seed, clock: epoch}
 }
 
 // coreCall is one call in the core.
@@ -37,8 +39,34 @@ type coreCall struct {
 	said    int  // messages of it
 	begun   bool // an answer's head went out
 	outcome string
-	ended   policy.Result
+
+	random       *rand.Rand        // its own: what else happens does not change its draws
+	refused      policy.Reason     // why it was, whatever was answered then
+	counted      map[string]uint64 // by the service, for it, up to its first attempt; see audits
+	countedLater map[string]uint64 // after that
+	again        []policy.Instant  // when a retry was decided on that the budget pays for
 }
+
+// audit does something for the call and keeps what the service counted
+// meanwhile.
+func (c *coreCall) audit(do func()) {
+	s := c.door.service
+	if !c.door.audits {
+		do()
+		return
+	}
+	before, into := counts(slices.Concat(s.Observed(), s.Actions())), c.counted
+	if c.policy.Attempts() > 0 {
+		into = c.countedLater
+	}
+	do()
+	for label, n := range counts(slices.Concat(s.Observed(), s.Actions())) {
+		into[label] += n - before[label]
+	}
+}
+
+// sum is what the service counted for the call in all.
+func (c *coreCall) sum(label string) uint64 { return c.counted[label] + c.countedLater[label] }
 
 type coreAttempt struct {
 	policy.Attempt
@@ -58,7 +86,10 @@ func (d *coreDoor) call(name string) (*coreCall, error) {
 }
 
 func (d *coreDoor) arrive(name string, w with) error {
-	c := &coreCall{door: d, name: name, stream: w.Stream, said: 1}
+	c := &coreCall{door: d, name: name, stream: w.Stream, said: 1, counted: make(map[string]uint64), countedLater: make(map[string]uint64)}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // it never fails
+	c.random = rand.New(rand.NewPCG(d.seed, h.Sum64()))
 	d.calls = append(d.calls, c)
 	a := w.arrival()
 	a.Owner = c
@@ -229,7 +260,8 @@ func (c *coreCall) admit() {
 		return
 	}
 	d := c.door
-	admission := c.policy.Admit(d.clock, d.random.Uint64())
+	var admission policy.Admission
+	c.audit(func() { admission = c.policy.Admit(d.clock, c.random.Uint64()) })
 	d.wake(c.policy.Woken())
 	switch {
 	case admission.Refusal != nil:
@@ -247,7 +279,9 @@ func (c *coreCall) dispatch() {
 	if d.service.Endpoints().Len() == 0 {
 		pick = c.policy.Send
 	}
-	if refusal := pick(d.clock, d.random.Uint64(), &a.Attempt); refusal != nil {
+	var refusal *policy.Refusal
+	c.audit(func() { refusal = pick(d.clock, c.random.Uint64(), &a.Attempt) })
+	if refusal != nil {
 		if c.policy.InFlight() == 0 {
 			c.refuse(refusal)
 		}
@@ -262,11 +296,12 @@ func (c *coreCall) finish(a *coreAttempt, e policy.Ending) {
 	d := c.door
 	e.Committed = e.Committed || c.begun
 	c.flying = slices.DeleteFunc(c.flying, func(x *coreAttempt) bool { return x == a })
-	verdict := c.policy.Finish(&a.Attempt, d.clock, e, d.random.Uint64())
-	switch {
-	case verdict.Action == policy.Again && verdict.At <= d.clock:
-		c.dispatch()
-	case verdict.Action == policy.Return:
+	switch c.decide(a, e) {
+	case policy.Again:
+		if c.policy.Due(d.clock, !c.stream) == policy.Another {
+			c.dispatch()
+		}
+	case policy.Return:
 		c.abandonOthers(nil)
 		if e.Reason == policy.ConnectFailed && c.fellBack(&policy.Refusal{Reason: e.Reason}) {
 			return
@@ -278,7 +313,7 @@ func (c *coreCall) finish(a *coreAttempt, e policy.Ending) {
 func (c *coreCall) abandonOthers(but *coreAttempt) {
 	for _, a := range c.flying {
 		if a != but {
-			c.policy.Abandon(&a.Attempt, c.door.clock, c.door.random.Uint64())
+			c.policy.Abandon(&a.Attempt, c.door.clock, c.random.Uint64())
 		}
 	}
 	c.flying = nil
@@ -288,13 +323,15 @@ func (c *coreCall) abandonOthers(but *coreAttempt) {
 }
 
 func (c *coreCall) refuse(r *policy.Refusal) {
+	c.refused = r.Reason
 	if !c.fellBack(r) {
 		c.end(policy.Refused(r), refused(r))
 	}
 }
 
 func (c *coreCall) fellBack(r *policy.Refusal) bool {
-	f := c.policy.Fallback(r)
+	var f *policy.FallbackPolicy
+	c.audit(func() { f = c.policy.Fallback(r) })
 	if f != nil {
 		c.end(policy.Result{Code: f.Code, Reason: r.Reason}, fallback(f.Code))
 	}
@@ -308,10 +345,10 @@ func (c *coreCall) end(r policy.Result, outcome string) {
 	}
 	d := c.door
 	for _, a := range c.flying {
-		c.policy.Settle(&a.Attempt, d.clock, r, d.random.Uint64())
+		c.policy.Settle(&a.Attempt, d.clock, r, c.random.Uint64())
 	}
-	c.flying, c.outcome, c.ended = nil, outcome, r
-	d.wake(c.policy.End(d.clock, r, d.random.Uint64()))
+	c.flying, c.outcome = nil, outcome
+	c.audit(func() { d.wake(c.policy.End(d.clock, r, c.random.Uint64())) })
 }
 
 // due is when something of the call falls due; 0: never.
@@ -345,7 +382,9 @@ func (c *coreCall) expire() {
 			}
 		}
 	}
-	switch c.policy.Due(d.clock, !c.stream) {
+	var due policy.Due
+	c.audit(func() { due = c.policy.Due(d.clock, !c.stream) })
+	switch due {
 	case policy.Resume:
 		c.admit()
 	case policy.Another:
@@ -357,11 +396,24 @@ func (c *coreCall) expire() {
 func (c *coreCall) timeOut(a *coreAttempt, refusal *policy.Refusal) {
 	d := c.door
 	c.flying = slices.DeleteFunc(c.flying, func(x *coreAttempt) bool { return x == a })
-	verdict := c.policy.Finish(&a.Attempt, d.clock, policy.Ending{Result: policy.Refused(refusal), Committed: c.begun}, d.random.Uint64())
-	switch {
-	case verdict.Action == policy.Again && verdict.At <= d.clock:
-		c.dispatch()
-	case verdict.Action == policy.Return:
+	switch c.decide(a, policy.Ending{Result: policy.Refused(refusal), Committed: c.begun}) {
+	case policy.Again:
+		if c.policy.Due(d.clock, !c.stream) == policy.Another {
+			c.dispatch()
+		}
+	case policy.Return:
 		c.refuse(refusal)
 	}
+}
+
+// decide asks what follows an attempt.
+func (c *coreCall) decide(a *coreAttempt, e policy.Ending) policy.Action {
+	d := c.door
+	var verdict policy.Verdict
+	free, hedges := c.sum("transparent_retry"), c.sum("hedge")
+	c.audit(func() { verdict = c.policy.Finish(&a.Attempt, d.clock, e, c.random.Uint64()) })
+	if verdict.Action == policy.Again && d.audits && c.sum("transparent_retry") == free && c.sum("hedge") == hedges {
+		c.again = append(c.again, d.clock)
+	}
+	return verdict.Action
 }
