@@ -173,3 +173,21 @@ func TestTheDelayFollowsALiveQuantile(t *testing.T) {
 		t.Fatalf("%v, want about 90 ms", d)
 	}
 }
+
+func TestNoHedgeFallsDueWhileARetryWaits(t *testing.T) {
+	p := hedged()
+	p.Retry = RetryPolicy{MaxAttempts: 2, Budget: DefaultBudget()}
+	s := newTestService(p, "a:1", "b:1")
+	var c Call
+	var a Attempt
+	send(t, &c, s, start, Arrival{Timeout: NoTimeout}, &a)
+
+	v := c.Finish(&a, start+10*time.Millisecond, Ending{Result: Result{Code: Unavailable}, Pushback: time.Second}, 1)
+
+	if v.Action != Again || c.Expiry(nil) != v.At {
+		t.Fatalf("%+v; due after %v, where nothing would be done", v, c.Expiry(nil)-start)
+	}
+	if d := c.Due(v.At, true); d != Another {
+		t.Fatalf("%v", d)
+	}
+}

@@ -87,9 +87,10 @@ func (c *Call) over(now Instant) bool {
 	return limit != 0 && now >= limit
 }
 
-// plan makes the next attempt due at an instant.
+// plan makes the next attempt due at an instant. Nothing is under way until
+// then, so that there is nothing to hedge either.
 func (c *Call) plan(at Instant) Verdict {
-	c.again = at
+	c.again, c.hedgeAt = at, 0
 	return Verdict{Action: Again, At: at}
 }
 
