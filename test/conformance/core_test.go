@@ -45,6 +45,9 @@ type coreCall struct {
 	counted      map[string]uint64 // by the service, for it, up to its first attempt; see audits
 	countedLater map[string]uint64 // after that
 	again        []policy.Instant  // when a retry was decided on that the budget pays for
+	hedged       []policy.Instant  // the same of hedges
+	admitted     policy.Instant    // when it was let in; 0: it was not
+	timeout      time.Duration     // the caller's; negative: none
 }
 
 // audit does something for the call and keeps what the service counted
@@ -55,6 +58,7 @@ func (c *coreCall) audit(do func()) {
 		do()
 		return
 	}
+	hedges := c.sum("hedge")
 	before, into := counts(slices.Concat(s.Observed(), s.Actions())), c.counted
 	if c.policy.Attempts() > 0 {
 		into = c.countedLater
@@ -62,6 +66,9 @@ func (c *coreCall) audit(do func()) {
 	do()
 	for label, n := range counts(slices.Concat(s.Observed(), s.Actions())) {
 		into[label] += n - before[label]
+	}
+	for range c.sum("hedge") - hedges {
+		c.hedged = append(c.hedged, c.door.clock)
 	}
 }
 
@@ -92,7 +99,7 @@ func (d *coreDoor) arrive(name string, w with) error {
 	c.random = rand.New(rand.NewPCG(d.seed, h.Sum64()))
 	d.calls = append(d.calls, c)
 	a := w.arrival()
-	a.Owner = c
+	a.Owner, c.timeout = c, a.Timeout
 	c.policy.Begin(d.service.Method(w.method()), d.clock, a)
 	c.admit()
 	d.drain()
@@ -256,7 +263,7 @@ func (c *coreCall) attempt(number int) (*coreAttempt, error) {
 }
 
 func (c *coreCall) admit() {
-	if c.outcome != "" || c.policy.Attempts() > 0 {
+	if c.outcome != "" || c.admitted != 0 {
 		return
 	}
 	d := c.door
@@ -267,6 +274,7 @@ func (c *coreCall) admit() {
 	case admission.Refusal != nil:
 		c.refuse(admission.Refusal)
 	case !admission.Wait:
+		c.admitted = d.clock
 		c.dispatch()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"testing/synctest"
@@ -12,22 +13,28 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/interceptors"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
 // interceptDoor calls the interceptors as grpc-go does, with an invoker that
 // holds every attempt until the script answers it. It lives in a synctest
-// bubble. Which endpoint an attempt goes to is the ClientConn's to say, and
-// there is none: rows about endpoints are not for this door.
+// bubble. A row about endpoints goes through a ClientConn with the balancer
+// instead, to servers that hold every request.
 type interceptDoor struct {
 	service *policy.Service
 	client  *interceptors.Client
 	origin  time.Time
+	conn    *grpc.ClientConn // nil: there is the invoker alone
+	servers []*grpc.Server
+	serving sync.WaitGroup
 
 	mu    sync.Mutex
 	calls map[string]*intercepting
@@ -45,6 +52,7 @@ type intercepting struct {
 // try is an attempt as the invoker sees it.
 type try struct {
 	number   int
+	endpoint string // empty: it is not known
 	answers  chan how
 	heads    chan struct{}
 	answered bool
@@ -55,7 +63,18 @@ func newInterceptDoor(r *row) (*interceptDoor, error) {
 	d := &interceptDoor{service: newService(r, addresses(r.endpoints())...), origin: time.Now().Add(-epoch), calls: make(map[string]*intercepting)}
 	var err error
 	d.client, err = interceptors.New(interceptors.Options{Service: d.service, Origin: d.origin})
+	if err == nil && r.aboutEndpoints() {
+		err = d.connect()
+	}
 	return d, err
+}
+
+// aboutEndpoints reports whether the row is about which endpoint a call goes
+// to.
+func (r *row) aboutEndpoints() bool {
+	p := r.settings.Policy
+	return r.endpoints() > 0 && (p.Breaker.Scope == policy.ScopeEndpoint || p.LoadBalancing == balancer.RoundRobin ||
+		slices.ContainsFunc(r.Script, func(s step) bool { return s.Drain != "" }))
 }
 
 func (d *interceptDoor) arrive(name string, w with) error {
@@ -76,9 +95,12 @@ func (d *interceptDoor) arrive(name string, w with) error {
 	d.calls[name] = c
 	go func() {
 		var err error
-		if w.Stream {
+		switch {
+		case w.Stream:
 			err = c.runStream(ctx, w.method())
-		} else {
+		case d.conn != nil:
+			err = d.conn.Invoke(metadata.AppendToOutgoingContext(ctx, callKey, name), w.method(), new(emptypb.Empty), new(emptypb.Empty))
+		default:
 			err = d.client.Unary()(ctx, w.method(), new(emptypb.Empty), new(emptypb.Empty), nil, c.invoke)
 		}
 		d.mu.Lock()
@@ -106,10 +128,10 @@ func (c *intercepting) judge(err error) string {
 	return returned(policy.Code(status.Code(err)))
 }
 
-func (c *intercepting) begin() *try {
+func (c *intercepting) begin(endpoint string) *try {
 	c.door.mu.Lock()
 	defer c.door.mu.Unlock()
-	t := &try{number: len(c.tries) + 1, answers: make(chan how, 1), heads: make(chan struct{}, 1)}
+	t := &try{number: len(c.tries) + 1, endpoint: endpoint, answers: make(chan how, 1), heads: make(chan struct{}, 1)}
 	c.tries = append(c.tries, t)
 	return t
 }
@@ -122,7 +144,7 @@ func (c *intercepting) end(t *try, answered bool) {
 
 // invoke implements grpc.UnaryInvoker.
 func (c *intercepting) invoke(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, options ...grpc.CallOption) error {
-	t := c.begin()
+	t := c.begin("")
 	select {
 	case h := <-t.answers:
 		c.end(t, true)
@@ -163,7 +185,7 @@ func (h how) grpc(options []grpc.CallOption) error {
 func (c *intercepting) runStream(ctx context.Context, method string) error {
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	s, err := c.door.client.Stream()(ctx, desc, nil, method, func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-		return &heldStream{ctx: ctx, call: c, try: c.begin()}, nil
+		return &heldStream{ctx: ctx, call: c, try: c.begin("")}, nil
 	})
 	if err != nil {
 		return err
@@ -287,15 +309,19 @@ func (d *interceptDoor) state(name string) state {
 		return state{text: c.outcome}
 	}
 	var numbers []int
+	var at []string
 	for _, t := range c.tries {
-		if !t.over {
-			numbers = append(numbers, t.number)
+		if t.over {
+			continue
+		}
+		if numbers = append(numbers, t.number); t.endpoint != "" {
+			at = append(at, t.endpoint)
 		}
 	}
 	if len(numbers) == 0 {
 		return state{text: waits}
 	}
-	return state{text: underWay(numbers...)}
+	return state{text: underWay(numbers...), at: at}
 }
 
 func (d *interceptDoor) reload(s policy.Settings) error {
@@ -314,5 +340,61 @@ func (d *interceptDoor) close() error {
 			return err
 		}
 	}
+	if d.conn != nil {
+		d.conn.Close()
+		for _, g := range d.servers {
+			g.Stop()
+		}
+		d.serving.Wait()
+	}
 	return nothingHeld(d.service, d.now())
+}
+
+// callKey is the metadata by which a server knows a call.
+const callKey = "call"
+
+// connect makes a ClientConn to a server for each endpoint.
+func (d *interceptDoor) connect() error {
+	listeners := make(map[string]*bufconn.Listener)
+	for _, e := range d.service.Endpoints().All() {
+		l := bufconn.Listen(64 << 10)
+		listeners[e.Address()] = l
+		g := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error { return d.hold(e.Address(), s) }))
+		d.servers = append(d.servers, g)
+		d.serving.Go(func() { _ = g.Serve(l) }) // until Stop
+	}
+	var err error
+	d.conn, err = grpc.NewClient("outrigger:///subject", append(d.client.DialOptions(), grpc.WithIdleTimeout(0), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return listeners[address].DialContext(ctx)
+		}))...)
+	if err != nil {
+		return err
+	}
+	d.conn.Connect()
+	synctest.Wait()
+	return nil
+}
+
+// hold holds a request at a server until the script answers it.
+func (d *interceptDoor) hold(endpoint string, s grpc.ServerStream) error {
+	if err := s.RecvMsg(new(emptypb.Empty)); err != nil {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(s.Context())
+	d.mu.Lock()
+	c := d.calls[md.Get(callKey)[0]]
+	d.mu.Unlock()
+	t := c.begin(endpoint)
+	select {
+	case h := <-t.answers:
+		c.end(t, true)
+		if h.Code == 0 {
+			return s.SendMsg(new(emptypb.Empty))
+		}
+		return h.grpc(nil)
+	case <-s.Context().Done():
+		c.end(t, false)
+		return status.FromContextError(s.Context().Err()).Err()
+	}
 }
