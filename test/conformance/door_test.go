@@ -76,7 +76,9 @@ func underWay(numbers ...int) string {
 
 // newService makes a row's service with endpoints at the addresses.
 func newService(r *row, addresses ...string) *policy.Service {
-	s := policy.NewService("subject", r.settings, nil)
+	settings := r.settings
+	settings.Resource = r.endpoints() == 0
+	s := policy.NewService("subject", settings, nil)
 	specs := make([]balancer.Spec, 0, len(addresses))
 	for _, a := range addresses {
 		specs = append(specs, balancer.Spec{Address: a})
