@@ -230,7 +230,15 @@ func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time
 	if a.Endpoint == nil {
 		return
 	}
-	a.Endpoint.End(outcome == breaker.Failure)
+	timed := took
+	if c.stream {
+		timed = 0 // how long a stream lived says nothing of how fast it answers
+	}
+	if outcome == breaker.Ignored {
+		a.Endpoint.Cancel(now, timed)
+	} else {
+		a.Endpoint.End(now, timed, outcome == breaker.Failure)
+	}
 	if m.byEndpoint() {
 		m.endpointBreaker(a.Endpoint).Report(a.own, now, outcome, took, rnd)
 	}

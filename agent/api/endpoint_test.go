@@ -17,7 +17,7 @@ func TestEndpointsShowWhatTheyDid(t *testing.T) {
 	greeter := h.add("greeter", reference(policy.ScopeService))
 	h.call(greeter, sayHello, 3, policy.OK)
 	h.call(greeter, sayHello, 1, policy.Unavailable)
-	greeter.Endpoints().Find(second).SetCondition(balancer.Connecting, "connection refused", time.Second)
+	greeter.Endpoints().Find(second).SetConnected(false, "connection refused", time.Second)
 	// when they are listed,
 	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
 	// then each shows its share and its state.
