@@ -36,6 +36,8 @@ type Endpoint struct {
 
 	word    word
 	retired atomic.Bool
+
+	record record // of outlier detection
 }
 
 // NewEndpoint returns a ready endpoint without calls.
