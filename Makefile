@@ -66,7 +66,7 @@ check-generated: generate ## fails if generate changes anything
 
 .PHONY: bench
 bench: ## benchmarks of the libraries, and of their peers
-	go test -run '^$$' -bench . -benchmem ./breaker ./sla ./balancer ./policy ./agent/relay
+	go test -run '^$$' -bench . -benchmem ./breaker ./sla ./balancer ./policy ./interceptors ./agent/relay
 	@for m in $(wildcard bench/*/go.mod); do (cd $$(dirname $$m) && go test -run '^$$' -bench . -benchmem ./...); done
 
 .PHONY: bench-relay
@@ -80,6 +80,14 @@ bench-memory: build ## what a stalled stream, 10,000 idle ones and 10,000 idle c
 .PHONY: bench-soak
 bench-soak: build ## 100,000 calls must leave goroutines, descriptors and heap where they began
 	go run ./bench/soak
+
+.PHONY: test-long-stream
+test-long-stream: build ## a stream lives 10 minutes through timeouts, an open breaker and reloads
+	go run ./bench/stream
+
+.PHONY: bench-policies
+bench-policies: build ## retry storm, hedge, adaptive limit and half-open probes against their goals, beside peers (about 3 minutes)
+	go run ./bench/policies
 
 .PHONY: test-attack
 test-attack: build ## 22 attacks on the egress port beside a good client (about 4 minutes)

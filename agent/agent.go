@@ -206,12 +206,13 @@ func (a *Agent) drain() {
 		case <-drained:
 		}
 	}()
-	var requests error // those that are not HTTP/2
-	var both sync.WaitGroup
-	both.Go(func() { requests = a.forward.Shutdown(ctx) })
+	var requests, permits error // requests are those that are not HTTP/2
+	var others sync.WaitGroup
+	others.Go(func() { requests = a.forward.Shutdown(ctx) })
+	others.Go(func() { permits = a.control.Load().Drain(ctx) })
 	calls := a.relay.Drain(ctx)
-	both.Wait()
-	if err := errors.Join(calls, requests); err != nil {
+	others.Wait()
+	if err := errors.Join(calls, requests, permits); err != nil {
 		a.logger.Warn("calls were cut off", "error", err)
 	}
 }

@@ -122,7 +122,7 @@ func (c *Call) Admit(now Instant, rnd uint64) Admission {
 	if r := c.acquire(now, rnd, &c.first); r != nil {
 		return refused(r)
 	}
-	c.phase, c.holdsFirst = admitted, true
+	c.phase, c.holdsFirst, c.entered = admitted, true, now
 	c.metadata = nil
 	if rule.spends() {
 		c.method.service.budget.deposit(now, rnd)

@@ -29,6 +29,7 @@ type Call struct {
 	first       breakerPermit
 	fault       Fault
 	resumeAt    Instant // when an injected delay is over
+	entered     Instant // when it was let in
 	waiter      Waiter
 	woken       []*Waiter
 
@@ -188,7 +189,12 @@ func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Judge says what would follow an attempt that ended so, for an answer whose
 // head is here and whose rest is not: with Return the attempt goes on, and wants
 // Settle at its end; with anything else it is over, and wants Settle now.
-func (c *Call) Judge(now Instant, e Ending, rnd uint64) Verdict {
+// Breakers hear of a failure at once, since no retry follows one that opens
+// them; Settle does not tell them again.
+func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	if outcome := c.blame(now, e.Result); outcome == breaker.Failure {
+		c.teach(a, now, outcome, now-a.start, rnd)
+	}
 	c.flying--
 	v := c.decide(now, e, rnd)
 	c.flying++
@@ -223,10 +229,7 @@ func (c *Call) Abandon(a *Attempt, now Instant, rnd uint64) {
 // leave gives back what the attempt holds.
 func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
 	c.flying--
-	m := c.method
-	if m.breaker != nil {
-		m.breaker.Report(a.permit, now, outcome, took, rnd)
-	}
+	c.teach(a, now, outcome, took, rnd)
 	if a.Endpoint == nil {
 		return
 	}
@@ -239,9 +242,18 @@ func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time
 	} else {
 		a.Endpoint.End(now, timed, outcome == breaker.Failure)
 	}
-	if m.byEndpoint() {
+}
+
+// teach tells the breakers how the attempt ended, once.
+func (c *Call) teach(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
+	m := c.method
+	if m.breaker != nil {
+		m.breaker.Report(a.permit, now, outcome, took, rnd)
+	}
+	if a.Endpoint != nil && m.byEndpoint() {
 		m.endpointBreaker(a.Endpoint).Report(a.own, now, outcome, took, rnd)
 	}
+	a.permit, a.own = breakerPermit{}, breakerPermit{}
 }
 
 // early is how much before the caller's deadline a server may say that it is
@@ -271,7 +283,7 @@ func (c *Call) End(now Instant, r Result, rnd uint64) (woken []*Waiter) {
 		}
 	}
 	if l := m.rule.limiter; l != nil {
-		sample := latency
+		sample := now - c.entered // how long it waited here says nothing of the server
 		if c.sent == 0 || c.stream {
 			sample = 0
 		}

@@ -255,6 +255,31 @@ func TestARetryGoesToAnotherEndpoint(t *testing.T) {
 	}
 }
 
+func TestAnAdaptiveLimitLearnsFromTheServerNotFromItsOwnQueue(t *testing.T) {
+	s := newTestService(Policy{Concurrency: ConcurrencyPolicy{MaxInFlight: 1, MaxQueue: 1, Adaptive: true}}, "a:1")
+	limiter := s.Method(hello).rule.limiter
+	var first, second Call
+	var a, b Attempt
+	first.Begin(s.Method(hello), start, Arrival{Timeout: noTime})
+	second.Begin(s.Method(hello), start, Arrival{Timeout: noTime})
+	first.Admit(start, 1)
+	if !second.Admit(start, 1).Wait {
+		t.Fatal("the second call does not wait")
+	}
+	first.Pick(start, 1, &a)
+	first.Settle(&a, start+50*time.Millisecond, Result{}, 1)
+	first.End(start+50*time.Millisecond, Result{}, 1)
+
+	second.Admit(start+50*time.Millisecond, 1)
+	second.Pick(start+50*time.Millisecond, 1, &b)
+	second.Settle(&b, start+60*time.Millisecond, Result{}, 1)
+	second.End(start+60*time.Millisecond, Result{}, 1)
+
+	if us := limiter.gradient.Load().samples.Load() & sumMask; us != 50_000+10_000 {
+		t.Fatalf("it learned of %d µs in all, want the 50 ms of the first and the 10 ms of the second", us)
+	}
+}
+
 func TestNoEndpointsAndAllDrained(t *testing.T) {
 	if _, r := one(t, newTestService(Policy{}), start, Result{}); r == nil || r.Reason != NoEndpoints || r.RetryAfter == 0 {
 		t.Errorf("none: %v", r)

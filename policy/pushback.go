@@ -98,7 +98,7 @@ func eachField(b []byte, do func(number uint64, value []byte, n uint64)) {
 			return
 		}
 		b = b[size:]
-		n := uint64(0)
+		var n uint64
 		switch tag & 7 {
 		case 0, 2:
 			if n, size = binary.Uvarint(b); size <= 0 {

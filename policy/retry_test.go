@@ -170,6 +170,49 @@ func TestAnOpenBreakerEndsRetries(t *testing.T) {
 	}
 }
 
+func TestAFailureThatOpensTheBreakerIsNotTriedAgainOnceItsHeadIsHere(t *testing.T) {
+	for _, scope := range []Scope{ScopeService, ScopeMethod} {
+		p := thrice()
+		p.Breaker = BreakerPolicy{Scope: scope, Options: breaker.Options{ConsecutiveFailures: 1, OpenFor: time.Second}}
+		s := newTestService(p, "a:1", "b:1")
+		var c Call
+		var a Attempt
+		send(t, &c, s, start, Arrival{Timeout: NoTimeout}, &a)
+
+		if v := c.Judge(&a, start, ends(Unavailable), 1); v.Action != Return {
+			t.Fatalf("%v: %+v, with the breaker open", scope, v)
+		}
+
+		c.Settle(&a, start+time.Second, Result{Code: Unavailable}, 1)
+		for _, b := range s.Breakers() {
+			if b.Key.Method == OtherMethods {
+				continue
+			}
+			if b := b.Breaker.Snapshot(start); b.Transitions != 1 || b.ConsecutiveFailures != 1 {
+				t.Fatalf("%v: the breaker heard of it twice: %+v", scope, b)
+			}
+		}
+	}
+}
+
+func TestAnAnswerThatIsNoFailureIsLearntAtItsEnd(t *testing.T) {
+	p := thrice()
+	p.Breaker.Options = breaker.Options{ConsecutiveFailures: 1, OpenFor: time.Second}
+	s := newTestService(p, "a:1")
+	var c Call
+	var a Attempt
+	send(t, &c, s, start, Arrival{Timeout: NoTimeout}, &a)
+	if v := c.Judge(&a, start, ends(NotFound), 1); v.Action != Return {
+		t.Fatalf("%+v", v)
+	}
+
+	c.Settle(&a, start+time.Second, Result{Unavailable, ConnectionLost}, 1)
+
+	if b := s.Breakers()[0].Breaker.Snapshot(start); b.State != breaker.Open {
+		t.Fatalf("%+v after the connection was lost in mid-answer", b)
+	}
+}
+
 func TestObserveCountsTheRetryThatItDoesNotMake(t *testing.T) {
 	p := thrice()
 	p.Retry.Mode = Observe

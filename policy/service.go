@@ -24,6 +24,9 @@ type Settings struct {
 	// Methods are the overrides, by full method name ("/pkg.Service/Method")
 	// or by prefix ("/pkg.Service/"); the longest match wins.
 	Methods map[string]Policy
+	// Resource says that the service has no endpoints and is none to call: a
+	// thing that programs ask permits for.
+	Resource bool
 }
 
 // Service is the live state that the calls to one service share. Safe for
@@ -188,6 +191,10 @@ func state[P comparable, S any](want P, old, service *rule, of func(*rule) (*S, 
 
 // Policy returns the policy of methods without an override.
 func (s *Service) Policy() Policy { return s.current.Load().settings.Policy }
+
+// Resource reports whether the service is a thing to ask permits for, without
+// endpoints.
+func (s *Service) Resource() bool { return s.current.Load().settings.Resource }
 
 // Policies returns the service's policy and those of its overrides, in no
 // order.

@@ -16,7 +16,10 @@ const chanceFor = 10 * time.Millisecond
 // client-side throttling (Beyer et al., "Site Reliability Engineering", 2016,
 // chapter 21, "Handling Overload"). A call that is dropped here counts as a
 // request and not as an accept: that is what makes the chance grow until the
-// endpoints are sent K times what they accept.
+// endpoints are sent K times what they accept. One that goes out counts when it
+// ends: were it a request before it can be an accept, a healthy endpoint that
+// takes its time would look like one that accepts nothing, and a start with
+// many calls at once would drop most of them.
 //
 // One that accepted nothing for a whole window is sent about one call a window.
 // When it is back, what it is sent grows by a factor of about 5 a window with
@@ -60,13 +63,14 @@ func (t *throttle) update(p ThrottlePolicy) {
 	t.state.Store(next)
 }
 
-// admit counts a request and says whether it may go out, and with which chance
-// it would have been dropped. rnd is a fresh uniform random number.
+// admit says whether a request may go out, and with which chance it would have
+// been dropped; it counts one that may not. rnd is a fresh uniform random
+// number.
 //
 // In OBSERVE the caller sends what is not ok all the same, and must not report
 // how it ended: in ENFORCE it would not have ended. So both decide the same on
 // the same script.
-func (t *throttle) admit(now Instant, rnd uint64) (chance float64, ok bool) { // budget: 25 ns, 0 allocs
+func (t *throttle) admit(now Instant, rnd uint64) (chance float64, ok bool) { // budget: 15 ns, 0 allocs
 	s := t.state.Load()
 	if s.k == 0 {
 		return 0, true
@@ -75,24 +79,30 @@ func (t *throttle) admit(now Instant, rnd uint64) (chance float64, ok bool) { //
 		s.chance.Store(math.Float64bits(s.read(now)))
 	}
 	chance = math.Float64frombits(s.chance.Load())
-	s.requests.add(now, rnd)
-	// rnd's low bits chose the stripe, and rnd itself chooses elsewhere too.
-	return chance, float64(scramble(rnd^throttleDraw)>>11)/(1<<53) >= chance
+	// rnd's low bits choose the stripe, and rnd itself chooses elsewhere too.
+	if ok = float64(scramble(rnd^throttleDraw)>>11)/(1<<53) >= chance; !ok {
+		s.requests.add(now, rnd)
+	}
+	return chance, ok
 }
 
 // throttleDraw tells the throttle's draw from others of the same number.
 const throttleDraw = 0x7468726f74746c65
 
-// report counts a call's end. accepted: the endpoint did not refuse it for
-// overload, whatever else it answered.
-func (t *throttle) report(now Instant, rnd uint64, accepted bool) { // budget: 15 ns, 0 allocs
-	if s := t.state.Load(); accepted && s.k > 0 {
+// report counts a request that went out, at its end. accepted: the endpoint did
+// not refuse it for overload, whatever else it answered.
+func (t *throttle) report(now Instant, rnd uint64, accepted bool) { // budget: 25 ns, 0 allocs
+	s := t.state.Load()
+	if s.k == 0 {
+		return
+	}
+	s.requests.add(now, rnd)
+	if accepted {
 		s.accepts.add(now, rnd)
 	}
 }
 
-// read works the chance out. Requests still under way count against it: K is
-// what leaves room for them.
+// read works the chance out.
 func (s *throttleState) read(now Instant) float64 {
 	requests, accepts := float64(s.requests.read(now)), float64(s.accepts.read(now))
 	return max(0, (requests-s.k*accepts)/(requests+1))

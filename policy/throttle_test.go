@@ -51,6 +51,21 @@ func TestTheChanceOfBeingDropped(t *testing.T) {
 	}
 }
 
+func TestCallsUnderWayAreNoneThatWereRefused(t *testing.T) {
+	d := newThrottle(reference)
+	for i := range 500 {
+		now := start + Instant(i)*time.Millisecond
+		if chance, ok := d.admit(now, uint64(i)); !ok || chance != 0 {
+			t.Fatalf("call %d while none has ended: dropped with chance %v", i, chance)
+		}
+	}
+	d.report(start+600*time.Millisecond, 1, true)
+
+	if chance, _ := d.admit(start+700*time.Millisecond, 1); chance != 0 {
+		t.Fatalf("499 are under way and 1 was accepted: chance %v", chance)
+	}
+}
+
 func TestDropsAreOfTheChance(t *testing.T) {
 	d := newThrottle(reference)
 	ended(d, start, 99, 25)

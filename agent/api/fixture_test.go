@@ -110,6 +110,13 @@ func (h *house) add(name string, p policy.Policy, addresses ...string) *policy.S
 	return h.addWith(name, policy.Settings{Policy: p}, addresses...)
 }
 
+// resource makes a service without endpoints, to ask permits for.
+func (h *house) resource(name string, p policy.Policy) *policy.Service {
+	s := h.addWith(name, policy.Settings{Policy: p, Resource: true})
+	s.SetEndpoints(nil)
+	return s
+}
+
 func (h *house) addWith(name string, settings policy.Settings, addresses ...string) *policy.Service {
 	if len(addresses) == 0 {
 		addresses = []string{first, second}
@@ -145,7 +152,8 @@ func (h *house) call(s *policy.Service, method string, n int, code policy.Code) 
 		now := end - 20*time.Millisecond
 		var c policy.Call
 		var a policy.Attempt
-		if r := c.Begin(s.Method(method), now, -1, 0); r != nil {
+		c.Begin(s.Method(method), now, policy.Arrival{Timeout: policy.NoTimeout})
+		if r := c.Admit(now, 0).Refusal; r != nil {
 			c.End(end, policy.Refused(r), 0)
 			continue
 		}
@@ -154,7 +162,7 @@ func (h *house) call(s *policy.Service, method string, n int, code policy.Code) 
 			continue
 		}
 		result := policy.Result{Code: code}
-		c.Finish(&a, end, result, 0)
+		c.Settle(&a, end, result, 0)
 		c.End(end, result, 0)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
 
 // interceptors wrap every request, outermost first: log how it ended, turn a
@@ -40,8 +42,19 @@ func (s *Server) interceptors() []grpc.ServerOption {
 			logging.StreamServerInterceptor(logger, logged...),
 			recovery.StreamServerInterceptor(recovered),
 			s.endStreams,
-			validation.StreamServerInterceptor(rules{}),
+			unlessGuard(validation.StreamServerInterceptor(rules{})),
 		),
+	}
+}
+
+// unlessGuard keeps an interceptor away from Guard, which checks its operations
+// one by one: a mistake in one must not end the stream of all.
+func unlessGuard(intercept grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+	return func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if info.FullMethod == outriggerv1.ResilienceService_Guard_FullMethodName {
+			return handler(service, stream)
+		}
+		return intercept(service, stream, info, handler)
 	}
 }
 

@@ -1,18 +1,20 @@
-// Package api is the agent's gRPC side: it shows what the agent sees and moves
-// what operators may move. It is thin: what it knows it reads from the agent's
-// services at the time of a request, and it keeps nothing of its own.
+// Package api is the agent's gRPC side: it shows what the agent sees, moves what
+// operators may move, and gives permits to what does not go through the agent.
+// It is thin: what it knows it reads from the agent's services at the time of a
+// request, and it keeps nothing of its own but the permits that are out.
 //
 //	server := api.New(api.Options{Origin: origin, Agent: agent, Logger: logger})
 //	go server.Serve(listener)
 //	…
 //	server.Changed() // at every change of a breaker's state: watchers look at once
 //	…
+//	server.Drain(ctx) // permits that are out may still be reported
 //	server.Shutdown(ctx)
 //
-// It serves outrigger.v1's AgentService, BreakerService, EndpointService and
-// SlaService, grpc.health.v1 and server reflection. Watch streams send what is
-// there at first, then what changes, and end with UNAVAILABLE when the agent
-// does.
+// It serves outrigger.v1's AgentService, BreakerService, EndpointService,
+// SlaService and ResilienceService, grpc.health.v1 and server reflection. Watch
+// streams send what is there at first, then what changes, and end with
+// UNAVAILABLE when the agent does.
 package api
 
 import (
@@ -20,6 +22,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,9 +41,9 @@ import (
 // be a pod's, so one client must not be able to hold it.
 const (
 	maxConnections = 128
-	maxStreams     = 100 // at a time, of one connection
-	maxWatchers    = 64  // at a time, of all connections
-	maxRequest     = 64 << 10
+	maxStreams     = 100      // at a time, of one connection
+	maxWatchers    = 64       // at a time, of all connections
+	maxRequest     = 64 << 10 // a batch of Guard included: about 600 operations with long names
 	maxHeaderBytes = 16 << 10
 	bufferSize     = 4 << 10 // of each connection and direction; the standard is 32 KiB
 	connectTimeout = 5 * time.Second
@@ -123,6 +126,10 @@ type Server struct {
 	// ending ends at Shutdown, and the watch streams with it.
 	ending context.Context
 	end    context.CancelFunc
+	// permits are those of ResilienceService, and readers the goroutines that
+	// read its streams.
+	permits *permits
+	readers sync.WaitGroup
 }
 
 // New returns a server that is not serving yet.
@@ -135,6 +142,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{origin: o.Origin, agent: o.Agent, log: o.Logger, health: health.NewServer()}
 	s.ending, s.end = context.WithCancel(context.Background())
+	s.permits = newPermits(s)
 	s.grpc = grpc.NewServer(append(s.interceptors(),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxRequest),
@@ -150,6 +158,7 @@ func New(o Options) *Server {
 	outriggerv1.RegisterBreakerServiceServer(s.grpc, &breakerService{server: s})
 	outriggerv1.RegisterEndpointServiceServer(s.grpc, &endpointService{server: s})
 	outriggerv1.RegisterSlaServiceServer(s.grpc, &slaService{server: s})
+	outriggerv1.RegisterResilienceServiceServer(s.grpc, &resilienceService{server: s})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	for name := range s.grpc.GetServiceInfo() {
@@ -187,7 +196,15 @@ func (s *Server) Shutdown(ctx context.Context) {
 		s.grpc.Stop()
 		<-stopped
 	}
+	s.readers.Wait()
+	s.permits.alarm.stop()
 }
+
+// Drain refuses new permits with DRAINING, ends Guard streams whose permits are
+// all reported, and waits until none is out, or until ctx ends; then its error
+// says how many were left. Call Shutdown afterwards. Everything else is served
+// on.
+func (s *Server) Drain(ctx context.Context) error { return s.permits.drain(ctx) }
 
 // Changed says that something that watchers look at has changed, such as a
 // breaker's state. It never blocks and costs next to nothing without watchers.

@@ -79,7 +79,7 @@ func TestAPanicEndsItsRequestAlone(t *testing.T) {
 func TestHealthAndReflection(t *testing.T) {
 	h := newHouse(t)
 	health := healthv1.NewHealthClient(h.conn)
-	for _, service := range []string{"", "outrigger.v1.AgentService", "outrigger.v1.SlaService"} {
+	for _, service := range []string{"", "outrigger.v1.AgentService", "outrigger.v1.SlaService", "outrigger.v1.ResilienceService"} {
 		r := must[*healthv1.HealthCheckResponse](t)(health.Check(h.context(), &healthv1.HealthCheckRequest{Service: service}))
 		if r.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 			t.Errorf("%q is %v", service, r.GetStatus())
@@ -93,7 +93,7 @@ func TestHealthAndReflection(t *testing.T) {
 	for _, s := range must[*reflectionv1.ServerReflectionResponse](t)(stream.Recv()).GetListServicesResponse().GetService() {
 		names = append(names, s.GetName())
 	}
-	for _, want := range []string{"outrigger.v1.AgentService", "outrigger.v1.BreakerService", "outrigger.v1.EndpointService", "outrigger.v1.SlaService", "grpc.health.v1.Health"} {
+	for _, want := range []string{"outrigger.v1.AgentService", "outrigger.v1.BreakerService", "outrigger.v1.EndpointService", "outrigger.v1.SlaService", "outrigger.v1.ResilienceService", "grpc.health.v1.Health"} {
 		if !strings.Contains(strings.Join(names, " "), want) {
 			t.Errorf("%s is not among %q", want, names)
 		}

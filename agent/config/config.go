@@ -53,6 +53,8 @@ type Service struct {
 	// Methods are prefixes. Empty: every method.
 	Methods   []string
 	Endpoints []balancer.Spec
+	// Resource: it has no endpoints and is none to call (endpoints: none).
+	Resource bool
 	// TLS is spoken to the endpoints. nil: plaintext.
 	TLS *TLS
 	// Policy is whole: the defaults with what the service says on top.
@@ -63,7 +65,7 @@ type Service struct {
 
 // Settings are the service's policies, as policy.NewService takes them.
 func (s *Service) Settings() policy.Settings {
-	return policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies}
+	return policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies, Resource: s.Resource}
 }
 
 // Service returns the service of that name; nil where there is none.

@@ -58,6 +58,10 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	if len(s.Authorities) == 0 && len(s.Methods) == 0 {
 		s.Authorities = []string{strings.ToLower(m.GetName())}
 	}
+	s.Resource = m.GetEndpoints().GetNone() != nil
+	if s.Resource && p.Breaker.Scope == policy.ScopeEndpoint && p.Breaker.Options.Mode != policy.Off {
+		f.refuse(path+".endpoints.none", "the circuit breaker of %s is by ENDPOINT, and there are none; want scope: SERVICE or METHOD", m.GetName())
+	}
 	for _, e := range m.GetEndpoints().GetStatic() {
 		s.Endpoints = append(s.Endpoints, balancer.Spec{Address: e.GetAddress(), Weight: or(e.Weight, 1), Zone: e.GetZone()})
 	}

@@ -123,7 +123,7 @@ func (x *exchange) heard(a *attempt) (*http.Response, error) {
 	ending := policy.Ending{Result: result, Pushback: policy.ParseRetryAfter(a.res.Header.Get("Retry-After"))}
 	ending.Committed = !x.body.hold() || !x.repeatable
 	defer x.body.release()
-	verdict := x.call.Judge(now, ending, rand.Uint64())
+	verdict := x.call.Judge(&a.policy, now, ending, rand.Uint64())
 	if verdict.Action == policy.Return {
 		x.answer(a, result)
 		return a.res, nil
@@ -269,7 +269,7 @@ func (x *exchange) forget(a *attempt, r policy.Result, message string) {
 // cut ends what the attempt still does.
 func (a *attempt) cut() {
 	if a.body != nil {
-		a.body.Close()
+		_ = a.body.Close() // what can be done about one that fails?
 	}
 	a.cancel()
 }

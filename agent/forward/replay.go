@@ -70,7 +70,7 @@ func (r *replayReader) Read(p []byte) (int, error) {
 
 // take reads what was kept. found is false where the caller is to read the
 // source, and then to report it by came.
-func (r *replayReader) take(p []byte) (n int, err error, found bool) { //nolint:revive // found goes with both
+func (r *replayReader) take(p []byte) (n int, err error, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {

@@ -45,50 +45,35 @@ func (b *batch) owe(l *leg, n int) {
 // concurrency limit: those of the relay, and of other shells of the service.
 func (b *batch) wake(waiters []*policy.Waiter) { b.woken = append(b.woken, waiters...) }
 
-// flush gives credit back, lets calls that wait in, and writes every
+// flush gives credit back, lets calls go on that wait, and writes every
 // connection once. No lock is held.
 func (b *batch) flush() {
-	for i := 0; i < len(b.held); i++ {
-		b.held[i].stillHeld(b)
-	}
-	clear(b.held)
-	b.held = b.held[:0]
-	for len(b.credits) > 0 || len(b.room) > 0 || len(b.woken) > 0 || len(b.fetched) > 0 || len(b.refreshes) > 0 || len(b.dirty) > 0 {
-		for i := 0; i < len(b.credits); i++ {
-			b.credits[i].leg.creditSender(b, b.credits[i].n)
-		}
-		clear(b.credits)
-		b.credits = b.credits[:0]
-		for i := 0; i < len(b.room); i++ {
-			b.room[i].admit(b)
-		}
-		clear(b.room)
-		b.room = b.room[:0]
-		for i := 0; i < len(b.woken); i++ {
-			if c, ok := b.woken[i].Owner.(*call); ok {
+	each(&b.held, func(a *attempt) { a.stillHeld(b) })
+	for len(b.credits)+len(b.room)+len(b.woken)+len(b.fetched)+len(b.refreshes)+len(b.dirty) > 0 {
+		each(&b.credits, func(c credit) { c.leg.creditSender(b, c.n) })
+		each(&b.room, func(u *upstream) { u.admit(b) })
+		each(&b.woken, func(w *policy.Waiter) {
+			if c, ok := w.Owner.(*call); ok {
 				c.woken(b)
 			} else {
-				policy.Wake(b.woken[i : i+1])
+				policy.Wake([]*policy.Waiter{w})
 			}
-		}
-		clear(b.woken)
-		b.woken = b.woken[:0]
-		for i := 0; i < len(b.fetched); i++ {
-			b.fetched[i].fetched(b)
-		}
-		clear(b.fetched)
-		b.fetched = b.fetched[:0]
-		for i := 0; i < len(b.refreshes); i++ {
-			b.refreshes[i].beginRefresh(b)
-		}
-		clear(b.refreshes)
-		b.refreshes = b.refreshes[:0]
-		for i := 0; i < len(b.dirty); i++ {
-			c := b.dirty[i]
+		})
+		each(&b.fetched, func(c *call) { c.fetched(b) })
+		each(&b.refreshes, func(c *call) { c.beginRefresh(b) })
+		each(&b.dirty, func(c *conn) {
 			c.relay.relieve(b)
 			c.flush(b)
-		}
-		clear(b.dirty)
-		b.dirty = b.dirty[:0]
+		})
 	}
+}
+
+// each does something with all of a list, with what is added meanwhile too, and
+// empties it.
+func each[T any](list *[]T, do func(T)) {
+	for i := 0; i < len(*list); i++ {
+		do((*list)[i])
+	}
+	clear(*list)
+	*list = (*list)[:0]
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"strconv"
@@ -327,9 +326,10 @@ func TestPlainHTTPIsSentAgainWhereItsMethodMayBe(t *testing.T) {
 			}
 			c.block(id, true, ":status", status)
 		}).start(t))
-		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+		transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", s.address)
 		}}
+		transport.Protocols.SetUnencryptedHTTP2(true)
 		request, err := http.NewRequestWithContext(testContext(t), method, "http://echo/x", nil)
 		if err != nil {
 			t.Fatal(err)

@@ -2,18 +2,18 @@ package main
 
 import (
 	"net"
-	"os/exec"
-	"path/filepath"
 	"strconv"
+
+	"github.com/outrigger-rpc/outrigger/bench/envoy"
 )
 
 // startEnvoy runs Envoy with what a bare proxy needs: it writes no access log,
 // makes no request id and adds no headers of its own where that can be turned
 // off, and its circuit breaker is far away.
 func startEnvoy(dir, address string, to target) (*process, error) {
-	program, err := findEnvoy()
-	if err != nil {
-		return nil, err
+	program := envoy.Find()
+	if program == "" {
+		return nil, errMissing
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -77,20 +77,4 @@ static_resources:
 		return nil, err
 	}
 	return start(dir, "envoy", address, nil, program, "-c", config, "--concurrency", strconv.Itoa(*threads), "--disable-hot-restart", "--log-level", "error")
-}
-
-// findEnvoy looks on PATH, then for the binary inside the Python package,
-// whose own launcher would only stand between.
-func findEnvoy() (string, error) {
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path, nil
-	}
-	found, err := filepath.Glob(".cache/envoy/lib/python3*/site-packages/envoy/_bin/envoy")
-	if err != nil {
-		return "", err
-	}
-	if len(found) == 0 {
-		return "", errMissing
-	}
-	return found[0], nil
 }

@@ -1,6 +1,7 @@
 // Command relay measures what a proxied call costs: CPU time of the proxy
 // process per call, and the latency that the caller sees, Outrigger's beside
-// HAProxy's, nginx's and Envoy's, in one interleaved run on loopback.
+// HAProxy's, nginx's and Envoy's, in one interleaved run on loopback; and what
+// it costs to have every policy on.
 //
 //	go run ./bench/relay                  # needs h2load (Debian: nghttp2-client)
 //	go run ./bench/relay -rounds 7 -case c50m10,c1m1 -peers haproxy,envoy
@@ -109,6 +110,7 @@ func run() error {
 		results = append(results, r)
 	}
 	printRatios(results)
+	printCost(results)
 	if *secure {
 		return nil // the goals are for plaintext
 	}

