@@ -69,6 +69,19 @@ type OutlierOptions struct {
 	ObserveOnly bool
 }
 
+// ReferenceOutliers returns the reference figures: 5 failures in a row take an
+// endpoint out for 30 seconds, growing to 5 minutes; half of the endpoints may
+// be out.
+func ReferenceOutliers() OutlierOptions {
+	return OutlierOptions{
+		ConsecutiveFailures: 5,
+		Interval:            DefaultOutlierInterval,
+		EjectFor:            DefaultEjectFor,
+		MaxEjectFor:         ejectGrowth * DefaultEjectFor,
+		MaxEjected:          DefaultMaxEjected,
+	}
+}
+
 // On reports whether the options ask for anything.
 func (o OutlierOptions) On() bool {
 	return o.ConsecutiveFailures > 0 || o.ConsecutiveLocal > 0 || o.judges()

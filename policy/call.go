@@ -53,6 +53,7 @@ type Attempt struct {
 	own      breakerPermit // of the endpoint's breaker
 	live     bool
 	hedge    bool
+	spared   bool // see spare
 }
 
 // Live reports whether the attempt was picked and not finished yet.
@@ -182,6 +183,7 @@ func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 
 // Finish reports how an attempt ended and says what follows.
 func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	a.spare(e)
 	c.Settle(a, now, e.Result, rnd)
 	return c.decide(now, e, rnd)
 }
@@ -192,6 +194,7 @@ func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Breakers hear of a failure at once, since no retry follows one that opens
 // them; Settle does not tell them again.
 func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	a.spare(e)
 	if outcome := c.blame(now, e.Result); outcome == breaker.Failure {
 		c.teach(a, now, outcome, now-a.start, rnd)
 	}
@@ -204,8 +207,9 @@ func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Settle reports how an attempt ended where nothing is left to decide: its
 // answer went out, or the whole call is over.
 func (c *Call) Settle(a *Attempt, now Instant, r Result, rnd uint64) {
-	took := now - a.start
-	c.leave(a, now, c.blame(now, r), took, rnd)
+	took, outcome := now-a.start, c.blame(now, r)
+	c.leave(a, now, outcome, took, rnd)
+	c.watch(a, now, r, outcome, took, rnd)
 	if r == (Result{}) && !c.stream && c.method.rule.spends() {
 		c.method.answeredIn(now, took)
 	}
