@@ -13,9 +13,9 @@ const (
 	DefaultMaxEjected      = 0.5
 	DefaultMinimumCalls    = 20
 	DefaultMinimumHosts    = 3
-	// ejectGrowth is MaxEjectFor in multiples of EjectFor, as Envoy's 300 s are
+	// EjectGrowth is MaxEjectFor in multiples of EjectFor, as Envoy's 300 s are
 	// to its 30 s.
-	ejectGrowth = 10
+	EjectGrowth = 10
 )
 
 // OutlierOptions say when an endpoint is an outlier and for how long it goes
@@ -77,7 +77,7 @@ func ReferenceOutliers() OutlierOptions {
 		ConsecutiveFailures: 5,
 		Interval:            DefaultOutlierInterval,
 		EjectFor:            DefaultEjectFor,
-		MaxEjectFor:         ejectGrowth * DefaultEjectFor,
+		MaxEjectFor:         EjectGrowth * DefaultEjectFor,
 		MaxEjected:          DefaultMaxEjected,
 	}
 }
@@ -135,7 +135,7 @@ func (o OutlierOptions) withDefaults() OutlierOptions {
 		o.EjectFor = DefaultEjectFor
 	}
 	if o.MaxEjectFor == 0 {
-		o.MaxEjectFor = ejectGrowth * o.EjectFor
+		o.MaxEjectFor = EjectGrowth * o.EjectFor
 	}
 	o.MaxEjectFor = max(o.MaxEjectFor, o.EjectFor)
 	if o.MaxEjected == 0 {
