@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -37,5 +39,29 @@ func sweep(ctx context.Context, services func() []*policy.Service, now func() po
 			}
 		}
 		timer.Reset(max(next-now(), sweepEvery))
+	}
+}
+
+// endpointMoved returns who hears of a service's endpoints that go out of
+// rotation and come back.
+func (a *Agent) endpointMoved(service string) func(balancer.Ejection, bool) {
+	return func(e balancer.Ejection, out bool) {
+		if c := a.control.Load(); c != nil {
+			c.Changed()
+		}
+		attributes := []any{"service", service, "endpoint", e.Endpoint.Address(), "reason", e.Reason}
+		level, what := slog.LevelInfo, "an endpoint is back from its ejection"
+		switch {
+		case e.Observed && !out:
+			return // it never was out
+		case e.Observed:
+			what = "an endpoint would be ejected"
+		case out:
+			level, what = slog.LevelWarn, "an endpoint is ejected"
+		}
+		if out {
+			attributes = append(attributes, "until", a.origin.Add(e.Until).Format("15:04:05.000"))
+		}
+		a.logger.Log(context.Background(), level, what, attributes...)
 	}
 }

@@ -17,18 +17,13 @@ type Outliers struct {
 	set     atomic.Pointer[Set]            // the newest seen
 	due     atomic.Int64                   // Sweep has nothing to do before; 0: at once
 	full    atomic.Bool                    // no further one may go
+	told    func(e Ejection, out bool)     // hears who goes and comes; nil: nobody
 
 	mu      sync.Mutex
-	out     []ejection // members of set, in the order in which they went
+	out     []Ejection // members of set, in the order in which they went
 	judgeAt Instant    // 0: the interval has not begun
 	stats   OutlierSnapshot
 	samples []sample // of judge, kept for its memory
-}
-
-// ejection is an endpoint that is out.
-type ejection struct {
-	Ejection
-	applied bool // its condition says so
 }
 
 // Ejection is an endpoint that is out of rotation, or would be.
@@ -42,6 +37,8 @@ type Ejection struct {
 	Since, Until Instant
 	// Repeats is how many ejections count for its length, itself included.
 	Repeats int
+	// Observed says that it would be out: ObserveOnly keeps it in.
+	Observed bool
 }
 
 // OutlierSnapshot is what outlier detection has done so far.
@@ -56,9 +53,11 @@ type OutlierSnapshot struct {
 	Out []Ejection
 }
 
-// NewOutliers returns detection without a past.
-func NewOutliers(o OutlierOptions) *Outliers {
-	d := &Outliers{}
+// NewOutliers returns detection without a past. told, which may be nil, hears of
+// each endpoint that goes out, or would, and of each that is back; it must not
+// block, and not ask the Outliers anything.
+func NewOutliers(o OutlierOptions, told func(e Ejection, out bool)) *Outliers {
+	d := &Outliers{told: told}
 	d.Update(o)
 	return d
 }
@@ -173,19 +172,21 @@ func (o *Outliers) eject(p *OutlierOptions, e *Endpoint, now Instant, cause Caus
 	lasts := p.lasts(r.repeats)
 	until := now + lasts + Instant(below(rnd, uint64(lasts/10)+1))
 	r.restart(never)
-	gone := ejection{Ejection: Ejection{Endpoint: e, Cause: cause, Reason: reason, Since: now, Until: until, Repeats: r.repeats}}
+	gone := Ejection{Endpoint: e, Cause: cause, Reason: reason, Since: now, Until: until, Repeats: r.repeats, Observed: p.ObserveOnly}
 	if p.ObserveOnly {
 		o.stats.WouldEject[cause]++
 	} else {
 		o.stats.Ejected[cause]++
-		gone.apply(now)
+		e.Eject(reason, now, until)
 	}
 	o.out = append(o.out, gone)
+	o.tell(&gone, true)
 }
 
-func (g *ejection) apply(now Instant) {
-	g.applied = true
-	g.Endpoint.Eject(g.Reason, now, g.Until)
+func (o *Outliers) tell(e *Ejection, out bool) {
+	if o.told != nil {
+		o.told(*e, out)
+	}
 }
 
 // settle brings who is out in line with the snapshot and the time. o.mu is
@@ -197,21 +198,22 @@ func (o *Outliers) settle(set *Set, now Instant) {
 		o.forget(now)
 		o.keepBound(now)
 	}
-	o.restore(now, func(g *ejection) bool { return g.Until <= now })
+	o.restore(now, func(g *Ejection) bool { return g.Until <= now })
 }
 
 // restore lets those back that are meant.
-func (o *Outliers) restore(now Instant, meant func(*ejection) bool) {
+func (o *Outliers) restore(now Instant, meant func(*Ejection) bool) {
 	before := len(o.out)
-	o.out = slices.DeleteFunc(o.out, func(g ejection) bool {
+	o.out = slices.DeleteFunc(o.out, func(g Ejection) bool {
 		if !meant(&g) {
 			return false
 		}
 		g.Endpoint.record.back = now
 		g.Endpoint.record.restart(now)
-		if g.applied {
+		if !g.Observed {
 			g.Endpoint.Restore(now)
 		}
+		o.tell(&g, false)
 		return true
 	})
 	if len(o.out) < before {
@@ -230,7 +232,7 @@ func (o *Outliers) forget(now Instant) {
 	for _, e := range o.set.Load().All() {
 		members[e] = true
 	}
-	o.restore(now, func(g *ejection) bool {
+	o.restore(now, func(g *Ejection) bool {
 		if !members[g.Endpoint] {
 			g.Endpoint.record.repeats = 0
 			return true
@@ -253,7 +255,7 @@ func (o *Outliers) keepBound(now Instant) {
 				first = g
 			}
 		}
-		o.restore(now, func(g *ejection) bool { return g.Endpoint == first.Endpoint })
+		o.restore(now, func(g *Ejection) bool { return g.Endpoint == first.Endpoint })
 	}
 }
 
@@ -282,7 +284,7 @@ func (o *Outliers) Sweep(set *Set, now Instant, rnd uint64) (next Instant) {
 	p := o.options.Load()
 	o.settle(set, now)
 	if p == nil {
-		o.restore(now, func(*ejection) bool { return true })
+		o.restore(now, func(*Ejection) bool { return true })
 		return 0
 	}
 	o.full.Store(false) // one that is drained no more changes the bound
@@ -310,13 +312,16 @@ func (o *Outliers) Sweep(set *Set, now Instant, rnd uint64) (next Instant) {
 // conform brings conditions in line with ObserveOnly.
 func (o *Outliers) conform(p *OutlierOptions, now Instant) {
 	for i := range o.out {
-		switch g := &o.out[i]; {
-		case p.ObserveOnly && g.applied:
-			g.applied = false
-			g.Endpoint.Restore(now)
-		case !p.ObserveOnly && !g.applied:
-			g.apply(now)
+		g := &o.out[i]
+		if g.Observed == p.ObserveOnly {
+			continue
 		}
+		if g.Observed = p.ObserveOnly; g.Observed {
+			g.Endpoint.Restore(now)
+		} else {
+			g.Endpoint.Eject(g.Reason, now, g.Until)
+		}
+		o.tell(g, true)
 	}
 }
 
@@ -325,9 +330,6 @@ func (o *Outliers) Snapshot() OutlierSnapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.stats
-	s.Out = make([]Ejection, len(o.out))
-	for i := range o.out {
-		s.Out[i] = o.out[i].Ejection
-	}
+	s.Out = slices.Clone(o.out)
 	return s
 }

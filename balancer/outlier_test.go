@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func wantOut(t *testing.T, o *Outliers, set *Set, want ...int) {
 }
 
 func TestFiveFailuresInARowEjectAtOnceForThirtySeconds(t *testing.T) {
-	set, o := newTestSet(1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1), NewOutliers(fiveInARow, nil)
 	o.Sweep(set, start, 1)
 	observe(o, set, 1, start, Failure, 4)
 	wantOut(t, o, set)
@@ -85,7 +86,7 @@ func TestWhatCountsAsARow(t *testing.T) {
 		"only local failures, and an answer fails":  {OutlierOptions{ConsecutiveLocal: 3}, []step{{Failure, 50}}, false, 0},
 		"no options, no ejection":                   {OutlierOptions{}, []step{{Failure, 50}, {LocalFailure, 50}}, false, 0},
 	} {
-		set, o := newTestSet(1, 1), NewOutliers(test.options)
+		set, o := newTestSet(1, 1), NewOutliers(test.options, nil)
 		for _, s := range test.steps {
 			observe(o, set, 0, start, s.outcome, s.times)
 		}
@@ -99,7 +100,7 @@ func TestWhatCountsAsARow(t *testing.T) {
 func TestEjectionsGrowWithRepeatsAndShrinkInCalm(t *testing.T) {
 	options := fiveInARow
 	options.MaxEjectFor = 70 * time.Second
-	set, o := newTestSet(1, 1), NewOutliers(options)
+	set, o := newTestSet(1, 1), NewOutliers(options, nil)
 	now := start
 	for i, test := range []struct {
 		calm  time.Duration // before it
@@ -130,7 +131,7 @@ func TestEjectionsGrowWithRepeatsAndShrinkInCalm(t *testing.T) {
 }
 
 func TestThoseThatGoTogetherComeBackApart(t *testing.T) {
-	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	for i, rnd := range []uint64{0, 1 << 63} {
 		for range 5 {
 			o.Observe(set, set.All()[i], start, Attempt{Outcome: Failure}, rnd)
@@ -152,7 +153,7 @@ func TestAShareAtMostGoesButOneMayAndOneStays(t *testing.T) {
 	} {
 		options := fiveInARow
 		options.MaxEjected = test.share
-		set, o := newTestSet(make([]uint32, test.endpoints)...), NewOutliers(options)
+		set, o := newTestSet(make([]uint32, test.endpoints)...), NewOutliers(options, nil)
 		for i := range test.endpoints {
 			observe(o, set, i, start, Failure, 50)
 		}
@@ -167,7 +168,7 @@ func TestAShareAtMostGoesButOneMayAndOneStays(t *testing.T) {
 }
 
 func TestARoomThatIsFreeAgainIsTaken(t *testing.T) {
-	set, o := newTestSet(1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1), NewOutliers(fiveInARow, nil)
 	observe(o, set, 0, start, Failure, 5)
 	observe(o, set, 1, start+time.Second, Failure, 9)
 	wantOut(t, o, set, 0)
@@ -177,7 +178,7 @@ func TestARoomThatIsFreeAgainIsTaken(t *testing.T) {
 }
 
 func TestWhenOthersLeaveTheBoundIsKeptByThoseBackFirst(t *testing.T) {
-	set, o := newTestSet(1, 1, 1, 1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	for i := range 3 {
 		observe(o, set, i, start+time.Duration(i)*time.Second, Failure, 5)
 	}
@@ -192,7 +193,7 @@ func TestWhenOthersLeaveTheBoundIsKeptByThoseBackFirst(t *testing.T) {
 }
 
 func TestAnEjectionOfWhatLeftIsForgotten(t *testing.T) {
-	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	observe(o, set, 0, start, Failure, 5)
 	next, _ := set.With([]Spec{set.All()[1].Spec(), set.All()[2].Spec()})
 	o.Sweep(next, start+time.Second, 1)
@@ -211,7 +212,7 @@ func TestAnEjectionOfWhatLeftIsForgotten(t *testing.T) {
 }
 
 func TestDrainedEndpointsAreNotJudgedAndDontCount(t *testing.T) {
-	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	set.All()[0].SetDraining(true)
 	observe(o, set, 0, start, Failure, 50)
 	wantOut(t, o, set)
@@ -235,7 +236,7 @@ func TestDrainedEndpointsAreNotJudgedAndDontCount(t *testing.T) {
 }
 
 func TestAttemptsFromBeforeTheReturnAreOldNews(t *testing.T) {
-	set, o := newTestSet(1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1), NewOutliers(fiveInARow, nil)
 	observe(o, set, 0, start, Failure, 5)
 	observe(o, set, 0, start+20*time.Second, Failure, 5) // while it is out
 	o.Sweep(set, start+30*time.Second, 1)
@@ -252,7 +253,7 @@ func TestAttemptsFromBeforeTheReturnAreOldNews(t *testing.T) {
 func TestObserveOnlyRemembersAndTouchesNothing(t *testing.T) {
 	options := fiveInARow
 	options.ObserveOnly = true
-	set, o := newTestSet(1, 1), NewOutliers(options)
+	set, o := newTestSet(1, 1), NewOutliers(options, nil)
 	observe(o, set, 0, start, Failure, 5)
 	s := o.Snapshot()
 	if len(s.Out) != 1 || s.Out[0].Until != start+30*time.Second || s.Out[0].Reason != "5 failures in a row" || s.WouldEject[CauseFailures] != 1 || s.Ejected[CauseFailures] != 0 {
@@ -280,8 +281,29 @@ func TestObserveOnlyRemembersAndTouchesNothing(t *testing.T) {
 	}
 }
 
+func TestWhoGoesAndComesIsTold(t *testing.T) {
+	var heard []string
+	set := newTestSet(1, 1)
+	o := NewOutliers(fiveInARow, func(e Ejection, out bool) {
+		heard = append(heard, fmt.Sprintf("%s out=%v observed=%v: %s", e.Endpoint.Address(), out, e.Observed, e.Reason))
+	})
+	observe(o, set, 0, start, Failure, 5)
+	observing := fiveInARow
+	observing.ObserveOnly = true
+	o.Update(observing)
+	o.Sweep(set, start+time.Second, 1)
+	o.Sweep(set, start+30*time.Second, 1)
+	if want := []string{
+		"10.0.0.1:1 out=true observed=false: 5 failures in a row",
+		"10.0.0.1:1 out=true observed=true: 5 failures in a row",
+		"10.0.0.1:1 out=false observed=true: 5 failures in a row",
+	}; !slices.Equal(heard, want) {
+		t.Errorf("heard %q", heard)
+	}
+}
+
 func TestSweepSaysWhenToCallItAgain(t *testing.T) {
-	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow)
+	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	for _, step := range []struct{ at, next time.Duration }{
 		{0, 10 * time.Second}, {time.Second, 10 * time.Second}, {10 * time.Second, 20 * time.Second}, {33 * time.Second, 43 * time.Second},
 	} {
@@ -299,7 +321,7 @@ func TestSweepSaysWhenToCallItAgain(t *testing.T) {
 
 func TestManyGoroutinesKeepTheBound(t *testing.T) {
 	options := OutlierOptions{ConsecutiveFailures: 2, FailureRate: 0.5, LatencyFactor: 2, MinimumCalls: 1, Interval: time.Millisecond, EjectFor: time.Millisecond}
-	set, o := newTestSet(1, 1, 1, 1, 1, 1), NewOutliers(options)
+	set, o := newTestSet(1, 1, 1, 1, 1, 1), NewOutliers(options, nil)
 	var running sync.WaitGroup
 	for g := range 4 {
 		running.Go(func() {
@@ -335,7 +357,7 @@ func TestManyGoroutinesKeepTheBound(t *testing.T) {
 
 func TestObserveAllocatesNothing(t *testing.T) {
 	options := OutlierOptions{ConsecutiveFailures: 5, ConsecutiveLocal: 5, FailureRate: 0.5, SuccessRateDeviation: 1.9, LatencyFactor: 3}
-	set, o := newTestSet(1, 1), NewOutliers(options)
+	set, o := newTestSet(1, 1), NewOutliers(options, nil)
 	e := set.All()[0]
 	if n := testing.AllocsPerRun(1000, func() {
 		o.Observe(set, e, start, Attempt{Outcome: Failure, Took: time.Millisecond}, 1)
@@ -376,7 +398,7 @@ func BenchmarkObserveAll(b *testing.B) {
 }
 
 func benchmarkObserve(b *testing.B, options OutlierOptions) {
-	set, o := newTestSet(1, 1), NewOutliers(options)
+	set, o := newTestSet(1, 1), NewOutliers(options, nil)
 	o.Sweep(set, start, 1)
 	e := set.All()[0]
 	b.ReportAllocs()
@@ -387,7 +409,7 @@ func benchmarkObserve(b *testing.B, options OutlierOptions) {
 
 // budget: 10 ns, 0 allocs.
 func BenchmarkSweepWithNothingDue(b *testing.B) {
-	set, o := newTestSet(make([]uint32, 10_000)...), NewOutliers(fiveInARow)
+	set, o := newTestSet(make([]uint32, 10_000)...), NewOutliers(fiveInARow, nil)
 	o.Sweep(set, start, 1)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -398,7 +420,7 @@ func BenchmarkSweepWithNothingDue(b *testing.B) {
 // budget: 1 ms, 0 allocs: an interval of 10,000 endpoints.
 func BenchmarkSweepJudges(b *testing.B) {
 	set := newTestSet(make([]uint32, 10_000)...)
-	o := NewOutliers(OutlierOptions{FailureRate: 0.5, MinimumCalls: 1})
+	o := NewOutliers(OutlierOptions{FailureRate: 0.5, MinimumCalls: 1}, nil)
 	now := start
 	o.Sweep(set, now, 1)
 	b.ReportAllocs()

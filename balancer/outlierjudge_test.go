@@ -45,7 +45,7 @@ func TestAnIntervalIsJudged(t *testing.T) {
 		"how long streams live says nothing": {latency,
 			[]interval{ms(10), ms(10), ms(11), {successes: 50, took: time.Hour, stream: true}}, nil, ""},
 	} {
-		set, o := newTestSet(make([]uint32, len(test.endpoints))...), NewOutliers(test.options)
+		set, o := newTestSet(make([]uint32, len(test.endpoints))...), NewOutliers(test.options, nil)
 		o.Sweep(set, start, 1)
 		for i, e := range test.endpoints {
 			for range e.successes {
@@ -75,7 +75,7 @@ func TestAnIntervalIsJudged(t *testing.T) {
 }
 
 func TestAFewStragglersDontMakeAnEndpointSlow(t *testing.T) {
-	set, o := newTestSet(1, 1, 1), NewOutliers(OutlierOptions{LatencyFactor: 2})
+	set, o := newTestSet(1, 1, 1), NewOutliers(OutlierOptions{LatencyFactor: 2}, nil)
 	o.Sweep(set, start, 1)
 	for i, e := range set.All() {
 		for n := range 100 {
@@ -91,7 +91,7 @@ func TestAFewStragglersDontMakeAnEndpointSlow(t *testing.T) {
 }
 
 func TestAnIntervalStartsWithNothing(t *testing.T) {
-	set, o := newTestSet(1, 1), NewOutliers(OutlierOptions{FailureRate: 0.5})
+	set, o := newTestSet(1, 1), NewOutliers(OutlierOptions{FailureRate: 0.5}, nil)
 	o.Sweep(set, start, 1)
 	observe(o, set, 0, start+time.Second, Failure, 19)
 	o.Sweep(set, start+10*time.Second, 1)
@@ -104,7 +104,7 @@ func TestAnIntervalStartsWithNothing(t *testing.T) {
 }
 
 func TestADrainedEndpointIsNotCompared(t *testing.T) {
-	set, o := newTestSet(1, 1, 1), NewOutliers(OutlierOptions{FailureRate: 0.5})
+	set, o := newTestSet(1, 1, 1), NewOutliers(OutlierOptions{FailureRate: 0.5}, nil)
 	set.All()[0].SetDraining(true)
 	o.Sweep(set, start, 1)
 	observe(o, set, 0, start+time.Second, Failure, 100)

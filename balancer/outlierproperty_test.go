@@ -32,9 +32,9 @@ func TestOutlierProperties(t *testing.T) {
 		n := rapid.IntRange(1, 8).Draw(t, "endpoints")
 		enforced, _ := (&Set{}).With(specs(n))
 		observed, _ := (&Set{}).With(specs(n))
-		enforce := NewOutliers(options)
+		enforce := NewOutliers(options, nil)
 		options.ObserveOnly = true
-		observe := NewOutliers(options)
+		observe := NewOutliers(options, nil)
 		now := start
 		next := enforce.Sweep(enforced, now, 1)
 		observe.Sweep(observed, now, 1)

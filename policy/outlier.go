@@ -20,6 +20,17 @@ func (s *Service) Sweep(now Instant, rnd uint64) (next Instant) {
 // are out, or would be.
 func (s *Service) Outliers() balancer.OutlierSnapshot { return s.outliers.Snapshot() }
 
+// OnEjection names who hears of each endpoint that goes out of rotation, or
+// would, and of each that is back. It must not block, and not ask the service
+// of its outliers.
+func (s *Service) OnEjection(told func(e balancer.Ejection, out bool)) { s.onEjection.Store(&told) }
+
+func (s *Service) ejectionHeard(e balancer.Ejection, out bool) {
+	if told := s.onEjection.Load(); told != nil {
+		(*told)(e, out)
+	}
+}
+
 // ejections returns how many there were, and how many there would have been.
 func (s *Service) ejections() (ejected, would uint64) {
 	o := s.outliers.Snapshot()

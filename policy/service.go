@@ -42,6 +42,7 @@ type Service struct {
 
 	// onTransition hears of every breaker's change of state. It may be nil.
 	onTransition func(breaker.Key, breaker.Transition)
+	onEjection   atomic.Pointer[func(balancer.Ejection, bool)] // see OnEjection
 
 	mu sync.Mutex // serialises Update, SetEndpoints and the first use of a method
 }
@@ -80,8 +81,9 @@ func (r *rule) spends() bool {
 func NewService(name string, settings Settings, onTransition func(breaker.Key, breaker.Transition)) *Service {
 	s := &Service{
 		name: name, recorder: sla.NewRecorder(sla.Options{}), budget: newBudget(settings.Policy.Retry.Budget),
-		outliers: balancer.NewOutliers(settings.Policy.Outlier), onTransition: onTransition,
+		onTransition: onTransition,
 	}
+	s.outliers = balancer.NewOutliers(settings.Policy.Outlier, s.ejectionHeard)
 	s.set.Store(balancer.NewSet(nil))
 	s.Update(settings)
 	return s
