@@ -16,7 +16,7 @@ type Outliers struct {
 	options atomic.Pointer[OutlierOptions] // with defaults; nil: off
 	set     atomic.Pointer[Set]            // the newest seen
 	due     atomic.Int64                   // Sweep has nothing to do before; 0: at once
-	full    atomic.Bool                    // no further one may go
+	full    atomic.Bool                    // no further one may go, until the next Sweep or snapshot
 	told    func(e Ejection, out bool)     // hears who goes and comes; nil: nobody
 
 	mu      sync.Mutex
@@ -203,7 +203,6 @@ func (o *Outliers) settle(set *Set, now Instant) {
 
 // restore lets those back that are meant.
 func (o *Outliers) restore(now Instant, meant func(*Ejection) bool) {
-	before := len(o.out)
 	o.out = slices.DeleteFunc(o.out, func(g Ejection) bool {
 		if !meant(&g) {
 			return false
@@ -216,9 +215,6 @@ func (o *Outliers) restore(now Instant, meant func(*Ejection) bool) {
 		o.tell(&g, false)
 		return true
 	})
-	if len(o.out) < before {
-		o.full.Store(false)
-	}
 }
 
 // forget lets go of those that left the snapshot or were drained: the first
@@ -287,7 +283,7 @@ func (o *Outliers) Sweep(set *Set, now Instant, rnd uint64) (next Instant) {
 		o.restore(now, func(*Ejection) bool { return true })
 		return 0
 	}
-	o.full.Store(false) // one that is drained no more changes the bound
+	o.full.Store(false) // who comes back makes room, and so does one that is drained no more
 	o.forget(now)
 	o.keepBound(now)
 	o.conform(p, now)

@@ -10,7 +10,7 @@ import (
 )
 
 // start is when the tests begin; zero is no instant.
-const start = Instant(time.Hour)
+const start = time.Hour
 
 // noJitter is the random number that adds nothing to an ejection.
 const noJitter = 0
@@ -192,6 +192,16 @@ func TestWhenOthersLeaveTheBoundIsKeptByThoseBackFirst(t *testing.T) {
 	}
 }
 
+func TestNewMembersMakeRoomAtOnce(t *testing.T) {
+	set, o := newTestSet(1, 1), NewOutliers(fiveInARow, nil)
+	observe(o, set, 0, start, Failure, 5)
+	observe(o, set, 1, start, Failure, 5)
+	wantOut(t, o, set, 0)
+	next, _ := set.With([]Spec{set.All()[0].Spec(), set.All()[1].Spec(), {Address: "10.0.0.3:1"}, {Address: "10.0.0.4:1"}})
+	observe(o, next, 1, start+time.Second, Failure, 1)
+	wantOut(t, o, next, 0, 1)
+}
+
 func TestAnEjectionOfWhatLeftIsForgotten(t *testing.T) {
 	set, o := newTestSet(1, 1, 1, 1), NewOutliers(fiveInARow, nil)
 	observe(o, set, 0, start, Failure, 5)
@@ -206,9 +216,14 @@ func TestAnEjectionOfWhatLeftIsForgotten(t *testing.T) {
 		o.Observe(next, set.All()[3], start+2*time.Second, Attempt{Outcome: Failure}, 1)
 	}
 	wantOut(t, o, next, 0)
-	// Nor does one that looked at the snapshot before.
-	observe(o, set, 2, start+3*time.Second, Success, 1)
-	wantOut(t, o, next, 0)
+}
+
+func TestAResultThatLooksAtAnOldSnapshotForgetsNothing(t *testing.T) {
+	set, o := newTestSet(1, 1), NewOutliers(fiveInARow, nil)
+	next, _ := set.With([]Spec{set.All()[0].Spec(), set.All()[1].Spec(), {Address: "10.0.0.3:1"}})
+	observe(o, next, 2, start, Failure, 5)
+	observe(o, set, 0, start+time.Second, Success, 1)
+	wantOut(t, o, next, 2)
 }
 
 func TestDrainedEndpointsAreNotJudgedAndDontCount(t *testing.T) {
@@ -316,6 +331,16 @@ func TestSweepSaysWhenToCallItAgain(t *testing.T) {
 	o.Sweep(set, start+53*time.Second, 1)
 	if next := o.Sweep(set, start+63*time.Second, 1); next != start+64*time.Second {
 		t.Errorf("again at %v, want 1m4s, when it comes back", next-start)
+	}
+}
+
+func TestSweepIsCalledInTimeForWhoGoesMeanwhile(t *testing.T) {
+	options := OutlierOptions{ConsecutiveFailures: 5, Interval: time.Minute, EjectFor: 3 * time.Second}
+	set, o := newTestSet(1, 1), NewOutliers(options, nil)
+	next := o.Sweep(set, start, 1)
+	observe(o, set, 0, start, Failure, 5)
+	if until := o.Snapshot().Out[0].Until; until != start+3*time.Second || next > until {
+		t.Errorf("back at %v, the sweep is at %v", until-start, next-start)
 	}
 }
 
