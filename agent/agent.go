@@ -161,6 +161,9 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 			}
 		})
 	}
+	sweeping, endSweep := context.WithCancel(context.Background()) // calls of the drain need endpoints too
+	defer endSweep()
+	running.Go(func() { sweep(sweeping, a.registry.all, a.Now) })
 	a.serving.Store(true)
 	a.logger.Info("serving", "egress", a.addresses.Egress, "api", a.addresses.API, "admin", a.addresses.Admin)
 	close(a.ready)
@@ -180,6 +183,7 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 	defer cancel()
 	control.Shutdown(stop)
 	err = errors.Join(err, pages.Shutdown(stop))
+	endSweep()
 	running.Wait()
 	a.registry.close()
 	if t := a.telemetry.Load(); t != nil {

@@ -87,6 +87,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		entry := r.configured[s.Name]
 		if entry == nil {
 			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}
+			entry.service.OnEjection(r.agent.endpointMoved(s.Name))
 			entry.transport.secure.Store(opened[s.Name])
 		} else {
 			entry.service.Update(settings)
@@ -150,6 +151,7 @@ func (r *registry) dial(authority string) *policy.Service {
 	p := r.fallback
 	r.mu.Unlock()
 	s := policy.NewService(authority, policy.Settings{Policy: p}, r.agent.breakerMoved)
+	s.OnEjection(r.agent.endpointMoved(authority))
 	s.SetEndpoints([]balancer.Spec{{Address: authority}})
 	return s
 }

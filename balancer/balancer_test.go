@@ -47,7 +47,7 @@ func TestTheShareOfAnUnfitEndpointIsSpreadEvenly(t *testing.T) {
 	const picks = 300_000
 	for _, p := range []Policy{RoundRobin, Random, LeastRequest} {
 		set := newTestSet(1, 1, 1, 1)
-		set.All()[1].SetCondition(Connecting, "connection refused", 1)
+		set.All()[1].SetConnected(false, "connection refused", 1)
 		counts := shares(p, set, picks, nil)
 		if counts[1] != 0 {
 			t.Errorf("%v: the unfit endpoint got %d picks", p, counts[1])
@@ -82,7 +82,7 @@ func TestUnfitIsBetterThanNothingDrainedIsNot(t *testing.T) {
 		for _, n := range []int{1, 3} {
 			set := newTestSet(make([]uint32, n)...)
 			for _, e := range set.All() {
-				e.SetCondition(Connecting, "connection refused", 1)
+				e.SetConnected(false, "connection refused", 1)
 			}
 			if e := NewPicker(p).Pick(set, 7, nil); e == nil {
 				t.Errorf("%v of %d: all unfit, and none is tried", p, n)
@@ -139,19 +139,6 @@ func TestADrainOutlivesAChangeOfWeight(t *testing.T) {
 
 	if !next.All()[0].Barred() || next.All()[1].Barred() {
 		t.Fatal("the drain was lost, or spread")
-	}
-}
-
-func TestConditions(t *testing.T) {
-	e := NewEndpoint(Spec{Address: "a:1"})
-	e.SetCondition(Unhealthy, "status 500", 5)
-	e.SetDraining(true)
-	if c, reason, _ := e.Condition(); c != Draining || reason == "" {
-		t.Errorf("drained: %v %q", c, reason)
-	}
-	e.SetDraining(false)
-	if c, reason, since := e.Condition(); c != Unhealthy || reason != "status 500" || since != 5 || e.Fit() {
-		t.Errorf("undrained: %v %q %v", c, reason, since)
 	}
 }
 

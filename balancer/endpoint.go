@@ -19,49 +19,6 @@ type Spec struct {
 	Zone string
 }
 
-// Condition is what is known of an endpoint's fitness to take calls. It is set
-// by whoever connects to or checks the endpoint; picks prefer ready endpoints.
-type Condition uint32
-
-// The conditions, from fit to unfit.
-const (
-	// Ready is the zero value: an endpoint is trusted until it disappoints.
-	Ready Condition = iota
-	// Connecting: no connection stands now; one is being made or waits for
-	// its backoff.
-	Connecting
-	// Unhealthy: an active health check says no.
-	Unhealthy
-	// Ejected: its calls failed too often.
-	Ejected
-	// Draining: an operator or the discovery source asked for no new calls.
-	Draining
-)
-
-// String returns the condition's public name.
-func (c Condition) String() string {
-	switch c {
-	case Ready:
-		return "READY"
-	case Connecting:
-		return "CONNECTING"
-	case Unhealthy:
-		return "UNHEALTHY"
-	case Ejected:
-		return "EJECTED"
-	case Draining:
-		return "DRAINING"
-	}
-	return "UNKNOWN"
-}
-
-// status is what SetCondition publishes as one value.
-type status struct {
-	condition Condition
-	reason    string
-	since     Instant
-}
-
 // Endpoint is one address of a service with the live counters that picks are
 // made from. Safe for concurrent use. Make it with NewEndpoint and keep it
 // across snapshots: it is the endpoint's memory.
@@ -77,10 +34,10 @@ type Endpoint struct {
 	failures atomic.Uint64
 	_        [40]byte
 
-	condition atomic.Uint32 // a Condition; what a pick looks at, with draining
-	draining  atomic.Bool
-	retired   atomic.Bool
-	status    atomic.Pointer[status]
+	word    word
+	retired atomic.Bool
+
+	record record // of outlier detection
 }
 
 // NewEndpoint returns a ready endpoint without calls.
@@ -89,7 +46,7 @@ func NewEndpoint(spec Spec) *Endpoint {
 		spec.Weight = 1
 	}
 	e := &Endpoint{spec: spec}
-	e.status.Store(&status{})
+	e.word.fitness.Store(&fitness{})
 	return e
 }
 
@@ -100,20 +57,25 @@ func (e *Endpoint) Spec() Spec { return e.spec }
 func (e *Endpoint) Address() string { return e.spec.Address }
 
 // Begin counts an attempt that was sent to the endpoint. Each Begin wants one
-// End.
+// End, Cancel or Abandon.
 func (e *Endpoint) Begin() {
 	e.inFlight.Add(1)
 	e.calls.Add(1)
 }
 
-// End counts an attempt that is over; failed says that the endpoint is to
-// blame.
-func (e *Endpoint) End(failed bool) {
+// End counts an attempt that was answered or failed; failed says that the
+// endpoint is to blame. took is from the request's sending to the end of the
+// answer; zero where that says nothing, as of a stream.
+func (e *Endpoint) End(now Instant, took time.Duration, failed bool) {
 	e.inFlight.Add(-1)
 	if failed {
 		e.failures.Add(1)
 	}
 }
+
+// Cancel counts an attempt that was given up before it was answered, after it
+// took so long; zero where that says nothing.
+func (e *Endpoint) Cancel(now Instant, took time.Duration) { e.inFlight.Add(-1) }
 
 // Abandon takes a Begin back: the attempt never reached the endpoint.
 func (e *Endpoint) Abandon() {
@@ -129,40 +91,6 @@ func (e *Endpoint) Calls() uint64 { return e.calls.Load() }
 
 // Failures returns how many attempts the endpoint failed.
 func (e *Endpoint) Failures() uint64 { return e.failures.Load() }
-
-// SetCondition says how fit the endpoint is and why, in a few plain words.
-// Draining is kept apart (see SetDraining) and outlives it.
-func (e *Endpoint) SetCondition(c Condition, reason string, now Instant) {
-	if old := e.status.Load(); old.condition == c && old.reason == reason {
-		return
-	}
-	e.status.Store(&status{condition: c, reason: reason, since: now})
-	e.condition.Store(uint32(c))
-}
-
-// SetDraining stops new calls to the endpoint, or lets them come again. Calls
-// in flight are not touched.
-func (e *Endpoint) SetDraining(on bool) { e.draining.Store(on) }
-
-// Condition returns the endpoint's condition, the reason in plain words (empty
-// when ready) and since when.
-func (e *Endpoint) Condition() (c Condition, reason string, since Instant) {
-	s := e.status.Load()
-	if e.draining.Load() {
-		return Draining, "drained by an operator", s.since
-	}
-	return s.condition, s.reason, s.since
-}
-
-// Fit reports whether the endpoint takes new calls gladly: ready, not
-// draining.
-func (e *Endpoint) Fit() bool {
-	return e.condition.Load() == uint32(Ready) && !e.draining.Load()
-}
-
-// Barred reports whether the endpoint must not get new calls even where no
-// other is left: an operator drained it.
-func (e *Endpoint) Barred() bool { return e.draining.Load() }
 
 // Retire says that the endpoint left its service for good. Whoever still holds
 // an old snapshot can tell.

@@ -9,14 +9,19 @@
 //	picker := balancer.NewPicker(balancer.LeastRequest)
 //	e := picker.Pick(set, rand.Uint64(), nil)
 //
-// The package starts no goroutine, holds no lock and reads no clock; random
-// numbers are arguments.
+// Outliers watches how attempts end, and ejects endpoints that do worse than
+// they should.
+//
+// The package starts no goroutine and reads no clock; random numbers are
+// arguments. Neither a pick nor the end of an attempt waits for a lock, but for
+// the attempt that ejects its endpoint.
 package balancer
 
 // Set is an immutable snapshot of a service's endpoints. The zero value is
 // empty. Safe for concurrent use.
 type Set struct {
-	endpoints []*Endpoint
+	endpoints  []*Endpoint
+	generation uint64 // how many changes it is from the first of its line
 }
 
 // NewSet returns a snapshot of the endpoints in the order given. The slice is
@@ -54,7 +59,7 @@ func (s *Set) With(specs []Spec) (next *Set, gone []*Endpoint) {
 			drained[e.spec.Address] = true
 		}
 	}
-	next = &Set{endpoints: make([]*Endpoint, 0, len(specs))}
+	next = &Set{endpoints: make([]*Endpoint, 0, len(specs)), generation: s.generation + 1}
 	for _, spec := range specs {
 		if spec.Weight == 0 {
 			spec.Weight = 1

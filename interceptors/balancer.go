@@ -257,7 +257,7 @@ func (b *connections) connect(e *endpoints.Endpoint) {
 	}
 	c.sub = sub
 	b.conns[e] = c
-	e.SetCondition(endpoints.Connecting, "not connected yet", b.client.now())
+	e.SetConnected(false, "not connected yet", b.client.now())
 	sub.Connect()
 }
 
@@ -273,15 +273,15 @@ func (b *connections) changed(c *conn, s balancer.SubConnState) {
 	switch s.ConnectivityState {
 	case connectivity.Ready:
 		c.failed = nil
-		c.endpoint.SetCondition(endpoints.Ready, "", now)
+		c.endpoint.SetConnected(true, "", now)
 	case connectivity.TransientFailure:
 		if c.failed = s.ConnectionError; c.failed == nil {
 			c.failed = errors.New("no connection")
 		}
-		c.endpoint.SetCondition(endpoints.Connecting, c.failed.Error(), now)
+		c.endpoint.SetConnected(false, c.failed.Error(), now)
 		b.cc.ResolveNow(resolver.ResolveNowOptions{})
 	case connectivity.Idle:
-		c.endpoint.SetCondition(endpoints.Connecting, "the connection was closed", now)
+		c.endpoint.SetConnected(false, "the connection was closed", now)
 		c.sub.Connect()
 	}
 	b.publish()

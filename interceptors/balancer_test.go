@@ -124,6 +124,32 @@ func TestADrainedEndpointGetsNoCall(t *testing.T) {
 	}
 }
 
+func TestAnEjectedEndpointGetsNoCallUntilItsTimeIsOver(t *testing.T) {
+	ss := newServers(t)
+	a := ss.start("a", failsFirst(3, codes.Internal))
+	ss.start("b", nil)
+	p := policy.Policy{LoadBalancing: balancer.RoundRobin, Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 100 * time.Millisecond}}
+	cc, service := ss.connect(p, []string{"a", "b"})
+	for a.calls.Load() < 3 {
+		_, _ = ask(t.Context(), cc)
+	}
+	if out := service.Outliers().Out; len(out) != 1 || out[0].Endpoint.Address() != "a" {
+		t.Fatalf("out are %+v", out)
+	}
+	// Calls bring it back, and it answers.
+	for began := time.Now(); a.calls.Load() < 4; {
+		if _, err := ask(t.Context(), cc); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("it did not come back")
+		}
+	}
+	if c, reason, _ := service.Endpoints().Find("a").Condition(); c != balancer.Ready || reason != "" {
+		t.Errorf("back, it is %v %q", c, reason)
+	}
+}
+
 func TestOthersResolversSetTheEndpoints(t *testing.T) {
 	ss := newServers(t)
 	ss.start("a", nil)

@@ -74,6 +74,9 @@ func (l *life) arrive(m *policy.Method, now policy.Instant, a policy.Arrival) {
 	if a.Timeout >= 0 {
 		l.deadline = now + a.Timeout
 	}
+	// Calls drive what falls due of the endpoints: a Client has no goroutine for
+	// that, and without calls nobody waits for an endpoint to come back.
+	m.Service().Sweep(now, rand.Uint64())
 	l.call.Begin(m, now, a)
 }
 

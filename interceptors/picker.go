@@ -64,7 +64,10 @@ func (p *picker) pickForeign() (balancer.PickResult, error) {
 		return balancer.PickResult{}, c.failed
 	}
 	e.Begin()
-	return balancer.PickResult{SubConn: c.sub, Done: func(info balancer.DoneInfo) { e.End(status.Code(info.Err) == codes.Unavailable) }}, nil
+	return balancer.PickResult{SubConn: c.sub, Done: func(info balancer.DoneInfo) {
+		// How long it took says nothing: it may be a stream.
+		e.End(p.client.now(), 0, status.Code(info.Err) == codes.Unavailable)
+	}}, nil
 }
 
 // none says why there is no endpoint.

@@ -53,6 +53,7 @@ type Attempt struct {
 	own      breakerPermit // of the endpoint's breaker
 	live     bool
 	hedge    bool
+	spared   bool // see spare
 }
 
 // Live reports whether the attempt was picked and not finished yet.
@@ -193,6 +194,7 @@ func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 
 // Finish reports how an attempt ended and says what follows.
 func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	a.spare(e)
 	c.Settle(a, now, e.Result, rnd)
 	return c.decide(now, e, rnd)
 }
@@ -203,6 +205,7 @@ func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Breakers hear of a failure at once, since no retry follows one that opens
 // them; Settle does not tell them again.
 func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	a.spare(e)
 	if outcome := c.blame(now, e.Result); outcome == breaker.Failure {
 		c.teach(a, now, outcome, now-a.start, rnd)
 	}
@@ -215,8 +218,9 @@ func (c *Call) Judge(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
 // Settle reports how an attempt ended where nothing is left to decide: its
 // answer went out, or the whole call is over.
 func (c *Call) Settle(a *Attempt, now Instant, r Result, rnd uint64) {
-	took := now - a.start
-	c.leave(a, now, c.blame(now, r), took, rnd)
+	took, outcome := now-a.start, c.blame(now, r)
+	c.leave(a, now, outcome, took, rnd)
+	c.watch(a, now, r, outcome, took, rnd)
 	if r == (Result{}) && !c.stream && c.method.rule.spends() {
 		c.method.answeredIn(now, took)
 	}
@@ -241,8 +245,17 @@ func (c *Call) Abandon(a *Attempt, now Instant, rnd uint64) {
 func (c *Call) leave(a *Attempt, now Instant, outcome breaker.Outcome, took time.Duration, rnd uint64) {
 	c.flying--
 	c.teach(a, now, outcome, took, rnd)
-	if a.Endpoint != nil {
-		a.Endpoint.End(outcome == breaker.Failure)
+	if a.Endpoint == nil {
+		return
+	}
+	timed := took
+	if c.stream {
+		timed = 0 // how long a stream lived says nothing of how fast it answers
+	}
+	if outcome == breaker.Ignored {
+		a.Endpoint.Cancel(now, timed)
+	} else {
+		a.Endpoint.End(now, timed, outcome == breaker.Failure)
 	}
 }
 

@@ -73,6 +73,7 @@ func (s *Service) Retries() uint64 { return s.counts.retries.Load() }
 // those that never occurred included.
 func (s *Service) Actions() []Count {
 	c := &s.counts
+	ejected, wouldEject := s.ejections()
 	retries, transparent, hedges := c.retries.Load(), c.transparent.Load(), c.hedges.Load()
 	return []Count{
 		{"retry", max(retries, transparent+hedges) - transparent - hedges},
@@ -84,10 +85,12 @@ func (s *Service) Actions() []Count {
 		{"replay_overflow", c.overflowed.Load()},
 		{"fallback", c.fallbacks.Load()},
 		{"fault", c.faults.Load()},
+		{"ejected", ejected},
 		{"would_retry", c.wouldRetry.Load()},
 		{"would_hedge", c.wouldHedge.Load()},
 		{"would_fall_back", c.wouldFallBack.Load()},
 		{"would_inject", c.wouldInject.Load()},
+		{"would_eject", wouldEject},
 	}
 }
 

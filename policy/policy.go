@@ -71,6 +71,9 @@ type Policy struct {
 	Hedge HedgePolicy
 	// Breaker stops calls to what keeps failing.
 	Breaker BreakerPolicy
+	// Outlier takes endpoints out of rotation that do worse than they should.
+	// It is the service's: that of a method override is not used.
+	Outlier balancer.OutlierOptions
 	// Concurrency bounds the calls in flight.
 	Concurrency ConcurrencyPolicy
 	// RateLimit bounds the calls a second.
@@ -318,13 +321,17 @@ func (s Scope) String() string {
 }
 
 // Default returns what a service gets that says nothing: nothing that could
-// fail a healthy call is enforced. The breaker has the reference figures and
-// only observes; the SLA is recorded against the default targets.
+// fail a healthy call is enforced. The breaker and outlier detection have the
+// reference figures and only observe; the SLA is recorded against the default
+// targets.
 func Default() Policy {
 	options := breaker.Reference()
 	options.Mode = breaker.Observe
+	outliers := balancer.ReferenceOutliers()
+	outliers.ObserveOnly = true
 	return Policy{
 		Breaker: BreakerPolicy{Options: options},
+		Outlier: outliers,
 		SLA:     sla.DefaultTargets(),
 	}
 }

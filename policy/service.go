@@ -35,12 +35,14 @@ type Service struct {
 	name     string
 	recorder *sla.Recorder
 	budget   *budget
+	outliers *balancer.Outliers
 	set      atomic.Pointer[balancer.Set]
 	current  atomic.Pointer[generation]
 	counts   counters
 
 	// onTransition hears of every breaker's change of state. It may be nil.
 	onTransition func(breaker.Key, breaker.Transition)
+	onEjection   atomic.Pointer[func(balancer.Ejection, bool)] // see OnEjection
 
 	mu sync.Mutex // serialises Update, SetEndpoints and the first use of a method
 }
@@ -77,7 +79,11 @@ func (r *rule) spends() bool {
 // NewService returns a service without endpoints. onTransition, which may be
 // nil, hears of every breaker's change of state; it must not block.
 func NewService(name string, settings Settings, onTransition func(breaker.Key, breaker.Transition)) *Service {
-	s := &Service{name: name, recorder: sla.NewRecorder(sla.Options{}), budget: newBudget(settings.Policy.Retry.Budget), onTransition: onTransition}
+	s := &Service{
+		name: name, recorder: sla.NewRecorder(sla.Options{}), budget: newBudget(settings.Policy.Retry.Budget),
+		onTransition: onTransition,
+	}
+	s.outliers = balancer.NewOutliers(settings.Policy.Outlier, s.ejectionHeard)
 	s.set.Store(balancer.NewSet(nil))
 	s.Update(settings)
 	return s
@@ -104,6 +110,9 @@ func (s *Service) update(settings Settings) (woken []*Waiter) {
 		before, overrides = old.service, old.rules
 	}
 	s.budget.update(settings.Policy.Retry.Budget)
+	if old != nil && old.settings.Policy.Outlier != settings.Policy.Outlier {
+		s.outliers.Update(settings.Policy.Outlier)
+	}
 	g.service = s.newRule(settings.Policy, before, nil, &woken)
 	for method, p := range settings.Methods {
 		g.rules[method] = s.newRule(p, overrides[method], g.service, &woken)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -43,8 +45,14 @@ var endpointStates = map[balancer.Condition]outriggerv1.Endpoint_State{
 	balancer.Draining:   outriggerv1.Endpoint_DRAINING,
 }
 
+// backIn begins what a reason says of an ejection's end.
+const backIn = "; back in "
+
 func (s *Server) showEndpoint(m member) *outriggerv1.Endpoint {
 	condition, reason, since := m.Condition()
+	if until := m.EjectedUntil(); condition == balancer.Ejected && until > 0 {
+		reason += backIn + max(until-s.now(), 0).Round(time.Second).String()
+	}
 	return &outriggerv1.Endpoint{
 		Service:  m.service,
 		Address:  m.Address(),
@@ -135,6 +143,12 @@ func (e *endpointService) WatchEndpoints(r *outriggerv1.WatchEndpointsRequest, s
 	})
 }
 
+// lasting is what a reason says without what changes every second.
+func lasting(e *outriggerv1.Endpoint) string {
+	reason, _, _ := strings.Cut(e.GetReason(), backIn)
+	return reason
+}
+
 // endpointDiff is what a watcher knows of each endpoint, by its key.
 type endpointDiff map[string]*outriggerv1.Endpoint
 
@@ -145,7 +159,7 @@ func (d *endpointDiff) next(s *Server, all []member, send func(*outriggerv1.Watc
 		shown := s.showEndpoint(m)
 		seen[m.key()] = shown
 		before := (*d)[m.key()]
-		if before != nil && before.GetState() == shown.GetState() && before.GetReason() == shown.GetReason() &&
+		if before != nil && before.GetState() == shown.GetState() && lasting(before) == lasting(shown) &&
 			before.GetWeight() == shown.GetWeight() && before.GetZone() == shown.GetZone() {
 			continue
 		}

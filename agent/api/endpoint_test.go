@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func TestEndpointsShowWhatTheyDid(t *testing.T) {
 	greeter := h.add("greeter", reference(policy.ScopeService))
 	h.call(greeter, sayHello, 3, policy.OK)
 	h.call(greeter, sayHello, 1, policy.Unavailable)
-	greeter.Endpoints().Find(second).SetCondition(balancer.Connecting, "connection refused", time.Second)
+	greeter.Endpoints().Find(second).SetConnected(false, "connection refused", time.Second)
 	// when they are listed,
 	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
 	// then each shows its share and its state.
@@ -88,5 +89,33 @@ func TestWatchEndpointsTellsEachChange(t *testing.T) {
 	h.server.Changed()
 	if m := receive(stream.Recv()); m.GetEndpoint().GetAddress() != first || !m.GetGone() {
 		t.Fatalf("%v", m)
+	}
+}
+
+func TestAnEjectedEndpointSaysWhenItIsBack(t *testing.T) {
+	// Given an endpoint that goes out for half a minute,
+	h := newHouse(t)
+	greeter := h.add("greeter", reference(policy.ScopeService))
+	now := time.Since(h.origin)
+	greeter.Endpoints().Find(second).Eject("5 failures in a row", now, now+30*time.Second+200*time.Millisecond)
+	// when it is watched, then the reason says until when,
+	stream := must[outriggerv1.EndpointService_WatchEndpointsClient](t)(h.endpoints().WatchEndpoints(h.context(), &outriggerv1.WatchEndpointsRequest{Service: "greeter"}))
+	receive := must[*outriggerv1.WatchEndpointsResponse](t)
+	receive(stream.Recv())
+	e := receive(stream.Recv()).GetEndpoint()
+	if !strings.HasPrefix(e.GetReason(), "5 failures in a row; back in ") || e.GetState() != outriggerv1.Endpoint_EJECTED {
+		t.Errorf("%v", e)
+	}
+	// and the passing of that time is no news.
+	seen := endpointDiff{}
+	var told []*outriggerv1.WatchEndpointsResponse
+	send := func(m *outriggerv1.WatchEndpointsResponse) error { told = append(told, m); return nil }
+	for _, s := range []*Server{{origin: h.origin}, {origin: h.origin.Add(-10 * time.Second)}} {
+		if err := seen.next(s, endpointsOf(h.services), send); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 2 {
+		t.Errorf("told %d times of two endpoints: %v", len(told), told)
 	}
 }

@@ -43,6 +43,7 @@ func (f *file) policy(l level, inherited, own *configv1.Policy) (policy.Policy, 
 		Retry:         retryPolicy(m.GetRetry()),
 		Hedge:         hedgePolicy(m.GetHedge()),
 		Breaker:       breakerPolicy(m.GetCircuitBreaker()),
+		Outlier:       outlierOptions(m.GetOutlierDetection()),
 		Concurrency:   concurrencyPolicy(m.GetConcurrency()),
 		RateLimit:     rateLimitPolicy(m.GetRateLimit()),
 		Throttle:      throttlePolicy(m.GetClientThrottle()),
@@ -75,6 +76,9 @@ func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
 	}
 	if b := own.GetCircuitBreaker(); b != nil {
 		f.checkBreaker(path+".circuit_breaker", b, m.GetCircuitBreaker(), p.Breaker.Options)
+	}
+	if b := own.GetOutlierDetection(); b != nil {
+		f.checkOutlier(l, b, m.GetOutlierDetection(), p.Outlier)
 	}
 	if own.GetSla() != nil {
 		f.checkTargets(path+".sla", p.SLA)

@@ -88,7 +88,7 @@ func TestAServiceThatSaysNothing(t *testing.T) {
 		t.Errorf("endpoints %+v", s.Endpoints)
 	}
 	p := s.Policy
-	if p.Timeout != 0 || p.Breaker != policy.Default().Breaker || p.Breaker.Options.Mode != breaker.Observe ||
+	if p.Timeout != 0 || p.Outlier != policy.Default().Outlier || !p.Outlier.ObserveOnly || p.Breaker != policy.Default().Breaker || p.Breaker.Options.Mode != breaker.Observe ||
 		p.SLA.Availability != 99.9 || p.SLA.SuccessRate != 99.5 || p.SLA.Latency[0].Target != 200*time.Millisecond || p.SLA.Window != 30*24*time.Hour {
 		t.Errorf("policy %+v", p)
 	}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -144,7 +145,7 @@ func (t *tunnel) run() {
 	var call policy.Call
 	call.Begin(target.Service.Method(connectMethod), start, policy.Arrival{Timeout: policy.NoTimeout, Owner: t})
 	call.MarkStream()
-	var endpoint interface{ End(bool) }
+	var endpoint *balancer.Endpoint
 	refusal := t.enter(&call)
 	if refusal == nil {
 		endpoint, refusal = t.dial(&call, target, &record)
@@ -158,7 +159,7 @@ func (t *tunnel) run() {
 	// What the policies judge is the connect: the rest is the two ends' own.
 	streams := call.Method().Policy().Stream
 	policy.Wake(call.End(s.now(), policy.Result{Code: policy.OK}, rand.Uint64()))
-	defer endpoint.End(false)
+	defer func() { endpoint.End(s.now(), 0, false) }()
 	if why := t.splice(streams); why != "" {
 		record.Code, record.Reason, record.Message = policy.Timeout.Code(), policy.Timeout, why
 	}
@@ -206,7 +207,7 @@ func (t *tunnel) Wake() {
 
 // dial connects to an endpoint, and to another one where that fails. The
 // endpoint returned counts the tunnel as under way until its End.
-func (t *tunnel) dial(call *policy.Call, target Target, record *policy.Record) (interface{ End(bool) }, *policy.Refusal) {
+func (t *tunnel) dial(call *policy.Call, target Target, record *policy.Record) (*balancer.Endpoint, *policy.Refusal) {
 	s := t.server
 	for {
 		var attempt policy.Attempt

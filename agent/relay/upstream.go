@@ -216,7 +216,7 @@ func (u *upstream) connected(b *batch, up *upConn) {
 	u.conns = append(u.conns, up)
 	u.current.Store(up)
 	u.mu.Unlock()
-	u.endpoint.SetCondition(balancer.Ready, "", b.now)
+	u.endpoint.SetConnected(true, "", b.now)
 	u.admit(b)
 }
 
@@ -239,7 +239,7 @@ func (u *upstream) connectFailed(b *batch, err error) {
 	u.mu.Unlock()
 	u.relay.stats.connectFailures.Add(1)
 	if alone && !forgotten {
-		u.endpoint.SetCondition(balancer.Connecting, u.lastError, b.now)
+		u.endpoint.SetConnected(false, u.lastError, b.now)
 		u.relay.wheel.arm(&u.retry, b.now+wait)
 	}
 	for _, a := range calls {
@@ -317,7 +317,7 @@ func (u *upstream) vanished(b *batch, why string) {
 	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || b.now < u.retryAt {
 		return
 	}
-	u.endpoint.SetCondition(balancer.Connecting, "connection lost: "+why, b.now)
+	u.endpoint.SetConnected(false, "connection lost: "+why, b.now)
 	u.dial()
 }
 

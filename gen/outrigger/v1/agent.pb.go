@@ -394,9 +394,9 @@ type ServiceStatus struct {
 	Observed map[string]uint64 `protobuf:"bytes,20,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// What policies did beside refusing, since the start: retry,
 	// transparent_retry, hedge, over_budget, pushed_back, too_late,
-	// replay_overflow, fallback, fault, and what those in OBSERVE would have done:
-	// would_retry, would_hedge, would_fall_back, would_inject. Those that never
-	// occurred are left out.
+	// replay_overflow, fallback, fault, ejected, and what those in OBSERVE would
+	// have done: would_retry, would_hedge, would_fall_back, would_inject,
+	// would_eject. Those that never occurred are left out.
 	Actions map[string]uint64 `protobuf:"bytes,21,rep,name=actions,proto3" json:"actions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The concurrency limit; unset where the service has none.
 	Concurrency *ConcurrencyStatus `protobuf:"bytes,22,opt,name=concurrency,proto3" json:"concurrency,omitempty"`

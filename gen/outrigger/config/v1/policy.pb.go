@@ -2182,21 +2182,44 @@ func (*TcpCheck) Descriptor() ([]byte, []int) {
 	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
-// OutlierDetection takes endpoints that fail out of rotation.
+// OutlierDetection takes endpoints that do worse than they should out of
+// rotation. Each threshold that is reached ejects.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Failures in a row. 0: not a threshold. Default 5.
 	ConsecutiveFailures *uint32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
-	// Share of failed calls. Default: not a threshold.
+	// Share of failed calls in an interval. Default: not a threshold.
 	FailureRate *float64 `protobuf:"fixed64,2,opt,name=failure_rate,json=failureRate,proto3,oneof" json:"failure_rate,omitempty"`
-	// How often it is judged. Default 10s.
+	// How often rates and latency are judged. Default 10s.
 	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an endpoint stays out. Default 30s.
+	// How long an endpoint stays out the first time, and each time by so much
+	// longer; every interval that it stays in takes one repeat back. Default 30s.
 	EjectFor *durationpb.Duration `protobuf:"bytes,4,opt,name=eject_for,json=ejectFor,proto3" json:"eject_for,omitempty"`
-	// The largest share of endpoints that may be out. Default 0.5.
+	// The largest share of endpoints that may be out. One may go whatever the
+	// share, and one stays. 0: none may go. Default 0.5.
 	MaxEjected *float64 `protobuf:"fixed64,5,opt,name=max_ejected,json=maxEjected,proto3,oneof" json:"max_ejected,omitempty"`
 	// Whether it acts.
-	Mode          Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	Mode Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Attempts in a row without an answer: no connection, connection lost,
+	// timeout. They count here only then. 0: they count as consecutive_failures.
+	// Default 0.
+	ConsecutiveLocal *uint32 `protobuf:"varint,7,opt,name=consecutive_local,json=consecutiveLocal,proto3,oneof" json:"consecutive_local,omitempty"`
+	// How many standard deviations the share of successes in an interval may be
+	// below the mean of all endpoints; Envoy's default is 1.9. Default: not a
+	// threshold.
+	SuccessRateDeviation *float64 `protobuf:"fixed64,8,opt,name=success_rate_deviation,json=successRateDeviation,proto3,oneof" json:"success_rate_deviation,omitempty"`
+	// How many times the median endpoint's latency one may have in an interval.
+	// Default: not a threshold.
+	LatencyFactor *float64 `protobuf:"fixed64,9,opt,name=latency_factor,json=latencyFactor,proto3,oneof" json:"latency_factor,omitempty"`
+	// How many calls an endpoint must have in an interval for its rate and
+	// latency to count. Default 20.
+	MinimumCalls *uint32 `protobuf:"varint,10,opt,name=minimum_calls,json=minimumCalls,proto3,oneof" json:"minimum_calls,omitempty"`
+	// How many endpoints must have that many calls for one to be compared with
+	// the others. Default 3.
+	MinimumHosts *uint32 `protobuf:"varint,11,opt,name=minimum_hosts,json=minimumHosts,proto3,oneof" json:"minimum_hosts,omitempty"`
+	// The longest that an endpoint stays out, but for a tenth by chance. Default
+	// 10 times eject_for.
+	MaxEjectFor   *durationpb.Duration `protobuf:"bytes,12,opt,name=max_eject_for,json=maxEjectFor,proto3" json:"max_eject_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2271,6 +2294,48 @@ func (x *OutlierDetection) GetMode() Mode {
 		return x.Mode
 	}
 	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *OutlierDetection) GetConsecutiveLocal() uint32 {
+	if x != nil && x.ConsecutiveLocal != nil {
+		return *x.ConsecutiveLocal
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetSuccessRateDeviation() float64 {
+	if x != nil && x.SuccessRateDeviation != nil {
+		return *x.SuccessRateDeviation
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetLatencyFactor() float64 {
+	if x != nil && x.LatencyFactor != nil {
+		return *x.LatencyFactor
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMinimumCalls() uint32 {
+	if x != nil && x.MinimumCalls != nil {
+		return *x.MinimumCalls
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMinimumHosts() uint32 {
+	if x != nil && x.MinimumHosts != nil {
+		return *x.MinimumHosts
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMaxEjectFor() *durationpb.Duration {
+	if x != nil {
+		return x.MaxEjectFor
+	}
+	return nil
 }
 
 // Defer hands calls to the task executor.
@@ -2660,7 +2725,7 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\tHttpCheck\x12&\n" +
 	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\"\n" +
 	"\n" +
-	"\bTcpCheck\"\xdf\x03\n" +
+	"\bTcpCheck\"\xde\a\n" +
 	"\x10OutlierDetection\x12A\n" +
 	"\x14consecutive_failures\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x13consecutiveFailures\x88\x01\x01\x12?\n" +
 	"\ffailure_rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vfailureRate\x88\x01\x01\x12I\n" +
@@ -2668,10 +2733,22 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\teject_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\bejectFor\x12=\n" +
 	"\vmax_ejected\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\n" +
 	"maxEjected\x88\x01\x01\x127\n" +
-	"\x04mode\x18\x06 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04modeB\x17\n" +
+	"\x04mode\x18\x06 \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12;\n" +
+	"\x11consecutive_local\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x03R\x10consecutiveLocal\x88\x01\x01\x12R\n" +
+	"\x16success_rate_deviation\x18\b \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x04R\x14successRateDeviation\x88\x01\x01\x12C\n" +
+	"\x0elatency_factor\x18\t \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\xf0?H\x05R\rlatencyFactor\x88\x01\x01\x125\n" +
+	"\rminimum_calls\x18\n" +
+	" \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x06R\fminimumCalls\x88\x01\x01\x125\n" +
+	"\rminimum_hosts\x18\v \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\aR\fminimumHosts\x88\x01\x01\x12Q\n" +
+	"\rmax_eject_for\x18\f \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xde42\x04\x10\xc0\x84=R\vmaxEjectForB\x17\n" +
 	"\x15_consecutive_failuresB\x0f\n" +
 	"\r_failure_rateB\x0e\n" +
-	"\f_max_ejected\"\x8d\x01\n" +
+	"\f_max_ejectedB\x14\n" +
+	"\x12_consecutive_localB\x19\n" +
+	"\x17_success_rate_deviationB\x11\n" +
+	"\x0f_latency_factorB\x10\n" +
+	"\x0e_minimum_callsB\x10\n" +
+	"\x0e_minimum_hosts\"\x8d\x01\n" +
 	"\x05Defer\x12=\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1f.outrigger.config.v1.Defer.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"E\n" +
 	"\x04Mode\x12\x14\n" +
@@ -2813,15 +2890,16 @@ var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
 	34, // 59: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
 	34, // 60: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
 	0,  // 61: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	3,  // 62: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	33, // 63: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	34, // 64: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	34, // 65: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	34, // 62: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
+	3,  // 63: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	33, // 64: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	34, // 65: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	34, // 66: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
