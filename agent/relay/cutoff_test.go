@@ -91,6 +91,7 @@ func TestADrippedHeaderBlockIsCutOff(t *testing.T) {
 func TestAByteAtATimeDoesNotBuyTime(t *testing.T) {
 	f := newFixtureWith(t, Options{Limits: quick}, policy.Policy{})
 	framer, c := rawClient(t, f)
+	c.Write([]byte{0, 64, 0, frameHeaders, 0, 0, 0, 0, 1}) // before the bytes that follow it
 	go func() {
 		for {
 			if _, err := c.Write([]byte{0}); err != nil {
@@ -99,7 +100,6 @@ func TestAByteAtATimeDoesNotBuyTime(t *testing.T) {
 			time.Sleep(quick.HeaderTimeout / 3)
 		}
 	}()
-	c.Write([]byte{0, 64, 0, frameHeaders, 0, 0, 0, 0, 1})
 
 	cutOffCode(framer)
 
