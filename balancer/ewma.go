@@ -41,7 +41,21 @@ func (e *ewma) read(state uint64, now Instant, decay float64) (cost, left float6
 	if passed <= 0 {
 		return cost, 1
 	}
-	return cost, math.Exp(-float64(int64(passed)<<tick) / decay)
+	return cost, fade(float64(int64(passed)<<tick) / decay)
+}
+
+// fade returns e^-x of x ≥ 0, off by less than 0.0002: a pick asks twice, and
+// math.Exp would be half its time. It takes the whole powers of two from the
+// exponent and the rest from a polynomial.
+func fade(x float64) float64 {
+	x *= math.Log2E
+	if x >= 64 {
+		return 0
+	}
+	whole := int(x)
+	rest := x - float64(whole)
+	return math.Float64frombits(uint64(1023-whole)<<52) *
+		(1 - rest*(0.69314718-rest*(0.24022651-rest*(0.05550411-rest*(0.00961813-rest*0.00133336)))))
 }
 
 // observe takes an answer's latency.
