@@ -81,7 +81,8 @@ type fitness struct {
 // word is the part of an Endpoint that its owners write.
 type word struct {
 	standing atomic.Uint32 // fitness.standing: all that a pick looks at
-	mu       sync.Mutex    // orders the owners
+	line     atomic.Pointer[line]
+	mu       sync.Mutex // orders the owners
 	fitness  atomic.Pointer[fitness]
 	// ramp is when the endpoint became fit the last time: slow start counts
 	// from there. Zero: not known yet; the first pick that asks sets it.
@@ -120,7 +121,13 @@ func (e *Endpoint) say(o owner, objects bool, reason string, now, until Instant)
 		next.ready = now
 	}
 	w.fitness.Store(&next)
+	if before == next.standing {
+		return
+	}
 	w.standing.Store(next.standing)
+	if l := w.line.Load(); l != nil {
+		l.changes.Add(1) // after the word itself: whoever counts it sees that too
+	}
 }
 
 // SetConnected is the word of whoever connects to the endpoint: whether a

@@ -17,44 +17,56 @@ type Spec struct {
 	Weight uint32
 	// Zone is the failure domain that the endpoint is in. Empty: unknown.
 	Zone string
+	// Priority orders groups of endpoints: those of the lowest number take the
+	// calls, the next group as far as they are not fit. Zero is the first.
+	Priority uint32
+}
+
+func (s Spec) withDefaults() Spec {
+	if s.Weight == 0 {
+		s.Weight = 1
+	}
+	return s
 }
 
 // Endpoint is one address of a service with the live counters that picks are
 // made from. Safe for concurrent use. Make it with NewEndpoint and keep it
 // across snapshots: it is the endpoint's memory.
 type Endpoint struct {
-	spec Spec
+	address string
+	hash    uint64 // of the address
+	spec    atomic.Pointer[Spec]
+	word    word
+	retired atomic.Bool
 
 	// The counters are written by every call to this endpoint; the padding
-	// keeps them off the cache line of the fields above, which every pick
-	// reads.
+	// keeps them off the cache lines of the fields above, which every pick
+	// reads, and of the next endpoint.
 	_        [64]byte
 	inFlight atomic.Int64
 	calls    atomic.Uint64
 	failures atomic.Uint64
+	latency  ewma
 	_        [40]byte
-
-	word    word
-	retired atomic.Bool
 
 	record record // of outlier detection
 }
 
 // NewEndpoint returns a ready endpoint without calls.
 func NewEndpoint(spec Spec) *Endpoint {
-	if spec.Weight == 0 {
-		spec.Weight = 1
-	}
-	e := &Endpoint{spec: spec}
+	spec = spec.withDefaults()
+	e := &Endpoint{address: spec.Address, hash: HashKey(spec.Address)}
+	e.spec.Store(&spec)
 	e.word.fitness.Store(&fitness{})
 	return e
 }
 
-// Spec returns what the endpoint was made from.
-func (e *Endpoint) Spec() Spec { return e.spec }
+// Spec returns what is known of the endpoint in advance, as Set.With said it
+// last.
+func (e *Endpoint) Spec() Spec { return *e.spec.Load() }
 
 // Address returns "host:port" or "unix:PATH".
-func (e *Endpoint) Address() string { return e.spec.Address }
+func (e *Endpoint) Address() string { return e.address }
 
 // Begin counts an attempt that was sent to the endpoint. Each Begin wants one
 // End, Cancel or Abandon.
@@ -70,12 +82,18 @@ func (e *Endpoint) End(now Instant, took time.Duration, failed bool) {
 	e.inFlight.Add(-1)
 	if failed {
 		e.failures.Add(1)
+		e.latency.failed(now, took)
+		return
 	}
+	e.latency.observe(now, took)
 }
 
 // Cancel counts an attempt that was given up before it was answered, after it
 // took so long; zero where that says nothing.
-func (e *Endpoint) Cancel(now Instant, took time.Duration) { e.inFlight.Add(-1) }
+func (e *Endpoint) Cancel(now Instant, took time.Duration) {
+	e.inFlight.Add(-1)
+	e.latency.outlasted(now, took)
+}
 
 // Abandon takes a Begin back: the attempt never reached the endpoint.
 func (e *Endpoint) Abandon() {

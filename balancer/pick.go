@@ -1,178 +1,123 @@
 package balancer
 
 import (
-	"math/bits"
+	"sync"
 	"sync/atomic"
 )
-
-// Policy names an algorithm.
-type Policy uint8
-
-// The algorithms. Every one skips endpoints that are not fit as long as it
-// finds a fit one.
-const (
-	// LeastRequest, the zero value, draws two endpoints and takes the one with
-	// fewer calls in flight per weight: the power of two choices
-	// (Mitzenmacher, 2001). It needs no coordination and steers away from a
-	// slow endpoint by itself.
-	LeastRequest Policy = iota
-	// RoundRobin takes the endpoints in turn.
-	RoundRobin
-	// Random takes any endpoint with equal chance.
-	Random
-)
-
-// String returns the policy's public name.
-func (p Policy) String() string {
-	switch p {
-	case LeastRequest:
-		return "LEAST_REQUEST"
-	case RoundRobin:
-		return "ROUND_ROBIN"
-	case Random:
-		return "RANDOM"
-	}
-	return "UNKNOWN"
-}
 
 // Excluded says which endpoints a pick must not return: those that this call
 // has tried, or whose breaker is open. nil excludes none. It may be asked
 // several times about one endpoint.
 type Excluded func(*Endpoint) bool
 
-// Picker is one algorithm with its state. Safe for concurrent use.
-type Picker struct {
-	policy Policy
-	next   atomic.Uint64
+// Ask is what a pick is told of the call.
+type Ask struct {
+	// Now is the present. Slow start and PEAK_EWMA need it.
+	Now Instant
+	// Rnd is a fresh uniform random number.
+	Rnd uint64
+	// Hash is what RING_HASH and MAGLEV choose by, where Hashed says that the
+	// call has one. They choose by Rnd where not.
+	Hash   uint64
+	Hashed bool
+	// Excluded says which endpoints are out of the question.
+	Excluded Excluded
 }
 
-// NewPicker returns a picker for the policy.
-func NewPicker(policy Policy) *Picker { return &Picker{policy: policy} }
+// Picker is one algorithm with its state. Safe for concurrent use. Make it with
+// NewPicker. A picker serves one service: it remembers what it made of the set
+// it saw last.
+type Picker struct {
+	options Options // with defaults
+	given   Options
+	view    atomic.Pointer[view]
+	mu      sync.Mutex // held while a view is made
+}
 
-// Policy returns the algorithm's name.
-func (p *Picker) Policy() Policy { return p.policy }
+// NewPicker returns a picker for the options.
+func NewPicker(o Options) *Picker { return &Picker{options: o.withDefaults(), given: o} }
 
-// Pick returns an endpoint of the set. It prefers fit endpoints; where none of
-// those not excluded is fit it returns an unfit one, since trying is the only
-// way to learn that it is back, but never a drained one. It returns nil when
-// nothing is left. rnd is a fresh uniform random number.
+// Options returns what NewPicker was given.
+func (p *Picker) Options() Options { return p.given }
+
+// Pick returns an endpoint of the set, or of a later one of its line that the
+// picker has seen. The choice narrows down in this order: the subset; a
+// priority; a zone; those that are fit; the algorithm.
+//
+// Where none of those not excluded is fit it returns an unfit one, since trying
+// is the only way to learn that it is back, but never a barred one. It returns
+// nil when nothing is left. It allocates nothing.
 //
 // Pick does not count the attempt: call Begin on the endpoint once it is sent.
-func (p *Picker) Pick(set *Set, rnd uint64, excluded Excluded) *Endpoint {
-	n := uint64(len(set.endpoints))
-	switch n {
-	case 0:
+func (p *Picker) Pick(set *Set, a Ask) *Endpoint { // budget: 40 ns of 100 endpoints, 100 ns of 10,000, 0 allocs
+	if len(set.endpoints) == 0 {
 		return nil
-	case 1:
-		e := set.endpoints[0]
-		if e.Barred() || excluded != nil && excluded(e) {
-			return nil
-		}
-		return e
 	}
-	switch p.policy {
-	case RoundRobin:
-		return p.inTurn(set, excluded)
+	v := p.view.Load()
+	if v == nil || !v.of(set) || !v.current() {
+		v = p.renew(set, v)
+	}
+	rnd := a.Rnd
+	if p.options.Policy.Hashes() {
+		if !a.Hashed {
+			a.Hash = a.Rnd
+		}
+		rnd = a.Hash // whoever shares a hash shares its priority and zone
+	}
+	if g := v.group(scramble(rnd ^ third)); g != nil {
+		if e := p.choose(g, &a); e != nil {
+			return e
+		}
+	}
+	return v.resort(rnd, &a)
+}
+
+// third keeps the choice of a priority from those within it.
+const third = 0x94d049bb133111eb
+
+func (p *Picker) choose(g *group, a *Ask) *Endpoint {
+	switch p.options.Policy {
+	case RoundRobin, WeightedRoundRobin:
+		return p.byTurn(g, a)
 	case Random:
-		return set.draw(rnd, excluded)
+		return p.byChance(g, a)
+	case RingHash:
+		return p.byRing(g, a)
+	case Maglev:
+		return p.byTable(g, a)
 	default:
-		return set.leastRequest(rnd, excluded)
+		return p.byLoad(g, a)
 	}
 }
 
-// inTurn gives the next fit endpoint its turn. One that is not fit loses its
-// turn to the next in line of the whole sequence, so that the others go on
-// sharing evenly.
-func (p *Picker) inTurn(set *Set, excluded Excluded) *Endpoint {
-	n := uint64(len(set.endpoints))
-	for range n {
-		if e := set.endpoints[(p.next.Add(1)-1)%n]; e.Fit() && (excluded == nil || !excluded(e)) {
-			return e
+// Prepare makes what picks from the set need: rings, tables and the like. The
+// first picks do so themselves otherwise, and wait for each other: up to some
+// 10 ms with 10,000 endpoints. Call it before others see the set.
+func (p *Picker) Prepare(set *Set) {
+	if len(set.endpoints) == 0 {
+		return
+	}
+	if v := p.view.Load(); v == nil || !v.of(set) || !v.current() {
+		p.renew(set, v)
+	}
+}
+
+// renew makes a new view where that is needed.
+func (p *Picker) renew(set *Set, v *view) *view {
+	if v == nil || !v.of(set) {
+		p.mu.Lock()
+	} else if !p.mu.TryLock() {
+		return v // another is at it; what changed is seen at each endpoint too
+	}
+	defer p.mu.Unlock()
+	v = p.view.Load()
+	if v != nil && v.of(set) {
+		if v.current() {
+			return v
 		}
+		set = v.set
 	}
-	// None is fit, or turns were taken by others meanwhile.
-	return set.scan(p.next.Add(1)-1, excluded)
-}
-
-// leastRequest draws two endpoints and returns the less loaded one.
-func (s *Set) leastRequest(rnd uint64, excluded Excluded) *Endpoint {
-	a := s.draw(rnd, excluded)
-	b := s.draw(scramble(rnd), excluded)
-	if a == b && a != nil {
-		b = s.draw(scramble(scramble(rnd)), excluded) // two choices, not one twice
-	}
-	if a == b || a == nil {
-		return b
-	}
-	// Fit is compared too: one of the two may be the scan's last resort.
-	if fa, fb := a.Fit(), b.Fit(); fa != fb {
-		if fa {
-			return a
-		}
-		return b
-	}
-	// a.load/a.weight <= b.load/b.weight without a division. One is added so
-	// that weights count among idle endpoints too.
-	la := uint64(a.inFlight.Load()+1) * uint64(b.spec.Weight)
-	lb := uint64(b.inFlight.Load()+1) * uint64(a.spec.Weight)
-	if la <= lb {
-		return a
-	}
-	return b
-}
-
-// draws is how often a draw that met an unfit endpoint is repeated before the
-// endpoints are looked through in order, which favours the neighbours of unfit
-// ones.
-const draws = 4
-
-// draw returns a fit endpoint by chance.
-func (s *Set) draw(rnd uint64, excluded Excluded) *Endpoint {
-	n := uint64(len(s.endpoints))
-	for range draws {
-		if e := s.endpoints[below(rnd, n)]; e.Fit() && (excluded == nil || !excluded(e)) {
-			return e
-		}
-		rnd = scramble(rnd)
-	}
-	return s.scan(below(rnd, n), excluded)
-}
-
-// scramble makes the next random number of one (SplitMix64, Steele et al.,
-// 2014).
-func scramble(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// scan returns the first fit endpoint from start on, else the first that may
-// be tried at all, else nil.
-func (s *Set) scan(start uint64, excluded Excluded) *Endpoint {
-	n := uint64(len(s.endpoints))
-	i := start % n
-	var resort *Endpoint
-	for range n {
-		e := s.endpoints[i]
-		if excluded == nil || !excluded(e) {
-			if e.Fit() {
-				return e
-			}
-			if resort == nil && !e.Barred() {
-				resort = e
-			}
-		}
-		if i++; i == n {
-			i = 0
-		}
-	}
-	return resort
-}
-
-// below maps a uniform 64-bit number to [0, n) (Lemire, 2019; the bias is
-// under n/2^64).
-func below(rnd, n uint64) uint64 {
-	hi, _ := bits.Mul64(rnd, n)
-	return hi
+	v = newView(set, &p.options, v)
+	p.view.Store(v)
+	return v
 }

@@ -18,7 +18,7 @@ var errDown = status.Error(codes.Unavailable, "the server is down")
 
 func retrying(attempts int) policy.Policy {
 	return policy.Policy{
-		LoadBalancing: balancer.RoundRobin,
+		LoadBalancing: balancer.Options{Policy: balancer.RoundRobin},
 		Retry:         policy.RetryPolicy{MaxAttempts: attempts, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond, Budget: policy.DefaultBudget()},
 	}
 }

@@ -35,7 +35,7 @@ func TestAnOpenBreakerOfAnEndpointSteersCallsAway(t *testing.T) {
 	o.ConsecutiveFailures = 1
 	ss := newServers(t)
 	a, b := ss.start("a", failsWith(codes.Internal)), ss.start("b", nil)
-	cc, service := ss.connect(policy.Policy{LoadBalancing: balancer.RoundRobin, Breaker: policy.BreakerPolicy{Scope: policy.ScopeEndpoint, Options: o}}, []string{"a", "b"})
+	cc, service := ss.connect(policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}, Breaker: policy.BreakerPolicy{Scope: policy.ScopeEndpoint, Options: o}}, []string{"a", "b"})
 	eventually(t, "a gets no call", func() bool { _, _ = ask(t.Context(), cc); return a.calls.Load() == 1 })
 	before := b.calls.Load()
 
@@ -128,7 +128,7 @@ func TestAnEjectedEndpointGetsNoCallUntilItsTimeIsOver(t *testing.T) {
 	ss := newServers(t)
 	a := ss.start("a", failsFirst(3, codes.Internal))
 	ss.start("b", nil)
-	p := policy.Policy{LoadBalancing: balancer.RoundRobin, Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 100 * time.Millisecond}}
+	p := policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}, Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 100 * time.Millisecond}}
 	cc, service := ss.connect(p, []string{"a", "b"})
 	for a.calls.Load() < 3 {
 		_, _ = ask(t.Context(), cc)
@@ -227,7 +227,7 @@ func TestTheTargetNamesTheService(t *testing.T) {
 func TestAnEndpointThatIsDownIsPassedOver(t *testing.T) {
 	ss := newServers(t)
 	b := ss.start("b", nil)
-	cc, service := ss.connect(policy.Policy{LoadBalancing: balancer.RoundRobin}, []string{"a", "b"})
+	cc, service := ss.connect(policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, []string{"a", "b"})
 	for range 20 {
 		if who, err := ask(t.Context(), cc); err != nil || who != "b" {
 			t.Fatalf("answered by %q, %v", who, err)
@@ -274,7 +274,7 @@ func TestWaitForReadyWaits(t *testing.T) {
 func TestRPCsOfOthersAreBalancedToo(t *testing.T) {
 	ss := newServers(t)
 	a, b := ss.start("a", nil), ss.start("b", nil)
-	service := policy.NewService("greeter", policy.Settings{Policy: policy.Policy{LoadBalancing: balancer.RoundRobin}}, nil)
+	service := policy.NewService("greeter", policy.Settings{Policy: policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}}, nil)
 	service.SetEndpoints(specs("a", "b"))
 	c := newClient(t, service)
 	cc := ss.dialTo("outrigger:///greeter", grpc.WithDefaultServiceConfig(c.serviceConfig()), grpc.WithResolvers(resolverBuilder{c}))

@@ -19,7 +19,7 @@ import (
 
 // hedging sends a second attempt soon.
 func hedging() policy.Policy {
-	return policy.Policy{Idempotent: true, LoadBalancing: balancer.RoundRobin, Hedge: policy.HedgePolicy{Delay: 5 * time.Millisecond, MaxAttempts: 2},
+	return policy.Policy{Idempotent: true, LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}, Hedge: policy.HedgePolicy{Delay: 5 * time.Millisecond, MaxAttempts: 2},
 		Retry: policy.RetryPolicy{Budget: policy.BudgetPolicy{Ratio: 1, MinPerSecond: 1000}}}
 }
 

@@ -52,7 +52,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 // pickForeign serves an RPC that is none of the Client's, such as a health
 // check.
 func (p *picker) pickForeign() (balancer.PickResult, error) {
-	e := p.foreign.Pick(p.set, rand.Uint64(), nil)
+	e := p.foreign.Pick(p.set, endpoints.Ask{Now: p.client.now(), Rnd: rand.Uint64()})
 	if e == nil {
 		return balancer.PickResult{}, p.none()
 	}

@@ -139,7 +139,7 @@ func TestAnUnreachedEndpointIsPassedOverWhateverTheMethod(t *testing.T) {
 	s := newWebServer(t, statuses())
 	gone := newWebServer(t, statuses())
 	gone.Close()
-	c, service := newHTTPClient(t, policy.Policy{LoadBalancing: balancer.RoundRobin}, gone.address(), s.address())
+	c, service := newHTTPClient(t, policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, gone.address(), s.address())
 	for range 4 {
 		if status, body, err := fetch(t, c, "POST", "http://web.test/", "x"); err != nil || status != 200 || body != "good x" {
 			t.Fatalf("%d %q %v", status, body, err)

@@ -72,7 +72,7 @@ func TestWhatWasRefusedUnprocessedGoesElsewhereAtNoCost(t *testing.T) {
 		return nil
 	})
 	p := retrying()
-	p.LoadBalancing = balancer.RoundRobin
+	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
 	p.Retry.Budget = policy.BudgetPolicy{} // nothing to spend
 	cc, service := ss.connect(p, []string{"a", "b"})
 

@@ -29,6 +29,10 @@ type Arrival struct {
 	// codes say, unless the policy calls it idempotent: a POST of plain HTTP. What
 	// no endpoint processed is still sent elsewhere.
 	Once bool
+	// Hash is what a balancer that hashes chooses the endpoint by, where Hashed
+	// says that there is one: see HashPolicy.Hash.
+	Hash   uint64
+	Hashed bool
 	// Owner hears when a call that waits may go on. nil where Admit is never
 	// answered with Wait.
 	Owner Waker
@@ -73,7 +77,8 @@ const (
 // Begin takes a call's arrival. It decides nothing yet.
 func (c *Call) Begin(m *Method, now Instant, a Arrival) {
 	*c = Call{method: m, start: now, touched: now, stream: m.stream.Load(), metadata: a.Metadata,
-		criticality: a.Criticality, noRetry: a.NoRetry, idempotent: a.Idempotent || m.rule.policy.Idempotent, once: a.Once}
+		criticality: a.Criticality, noRetry: a.NoRetry, idempotent: a.Idempotent || m.rule.policy.Idempotent, once: a.Once,
+		hash: a.Hash, hashed: a.Hashed}
 	c.waiter.Owner = a.Owner
 	if a.Timeout >= 0 {
 		c.deadline = now + a.Timeout

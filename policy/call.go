@@ -25,7 +25,9 @@ type Call struct {
 	once        bool // see Arrival.Once
 	observed    bool // a policy in OBSERVE would have refused it
 	throttled   bool // the throttle in OBSERVE would have dropped it
-	holdsFirst  bool // first holds the permit of the first attempt
+	hashed      bool
+	hash        uint64 // where hashed, what a balancer that hashes chooses by
+	holdsFirst  bool   // first holds the permit of the first attempt
 	first       breakerPermit
 	fault       Fault
 	resumeAt    Instant // when an injected delay is over
@@ -94,14 +96,15 @@ func (c *Call) Pick(now Instant, rnd uint64, a *Attempt) *Refusal {
 			return c.hasTried(e) || byEndpoint && m.endpointBreaker(e).Blocks(now)
 		}
 	}
-	e := m.rule.picker.Pick(set, rnd, excluded)
+	ask := balancer.Ask{Now: now, Rnd: rnd, Hash: c.hash, Hashed: c.hashed, Excluded: excluded}
+	e := m.rule.picker.Pick(set, ask)
 	if e == nil && c.sent > 0 {
 		// Every other one is out of the question: a repeat is better than none.
-		excluded = nil
+		ask.Excluded = nil
 		if byEndpoint {
-			excluded = func(e *balancer.Endpoint) bool { return m.endpointBreaker(e).Blocks(now) }
+			ask.Excluded = func(e *balancer.Endpoint) bool { return m.endpointBreaker(e).Blocks(now) }
 		}
-		e = m.rule.picker.Pick(set, rnd, excluded)
+		e = m.rule.picker.Pick(set, ask)
 	}
 	if e == nil {
 		return c.noEndpoint(set, byEndpoint, now)

@@ -221,7 +221,7 @@ func TestARefusalOnTheWire(t *testing.T) {
 func TestAnEndpointsOpenBreakerSteersAway(t *testing.T) {
 	o := breaker.Reference()
 	o.ConsecutiveFailures = 1
-	s := newTestService(Policy{Breaker: BreakerPolicy{Scope: ScopeEndpoint, Options: o}, LoadBalancing: balancer.RoundRobin}, "a:1", "b:1")
+	s := newTestService(Policy{Breaker: BreakerPolicy{Scope: ScopeEndpoint, Options: o}, LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, "a:1", "b:1")
 	bad, _ := one(t, s, start, Result{Code: Unavailable})
 
 	for range 10 {

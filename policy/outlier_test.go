@@ -71,7 +71,7 @@ func TestWhatAnEndingMeansForTheEndpoint(t *testing.T) {
 }
 
 func TestAnEjectedEndpointGetsNoCallsUntilItsTimeIsOver(t *testing.T) {
-	p := Policy{Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 30 * time.Second}, LoadBalancing: balancer.RoundRobin}
+	p := Policy{Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 30 * time.Second}, LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}
 	s := newTestService(p, "a:1", "b:1")
 	s.Sweep(start, 1)
 	for range 3 {

@@ -87,7 +87,9 @@ type Policy struct {
 	// Fault makes calls slow or fail on purpose.
 	Fault FaultPolicy
 	// LoadBalancing chooses among the endpoints. Zero: LEAST_REQUEST.
-	LoadBalancing balancer.Policy
+	LoadBalancing balancer.Options
+	// HashOn says what RING_HASH and MAGLEV hash.
+	HashOn HashPolicy
 	// HTTP says which statuses of plain HTTP answers are failures.
 	HTTP HTTPStatuses
 	// SLA is what was promised; it is compared, never enforced.

@@ -346,7 +346,7 @@ func TestPushback(t *testing.T) {
 }
 
 func TestABreakerByEndpointThatObservesSteersNobodyAndCountsWhomNoneWouldTake(t *testing.T) {
-	p := Policy{LoadBalancing: balancer.RoundRobin,
+	p := Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin},
 		Breaker: BreakerPolicy{Scope: ScopeEndpoint, Options: breaker.Options{ConsecutiveFailures: 1, OpenFor: time.Minute, Mode: Observe}}}
 	s := newTestService(p, "a:1", "b:1")
 	for range 2 {

@@ -172,16 +172,15 @@ func (s *Service) newRule(p Policy, old, service *rule, woken *[]*Waiter) *rule 
 			r.quantile = newLiveQuantile()
 		}
 	}
-	if old.picker != nil && old.picker.Policy() == p.LoadBalancing {
-		r.picker = old.picker
-	} else {
-		r.picker = balancer.NewPicker(p.LoadBalancing)
-	}
+	r.picker = state(p.LoadBalancing, old, service,
+		func(r *rule) (*balancer.Picker, balancer.Options) { return r.picker, r.policy.LoadBalancing }, balancer.NewPicker, nil)
+	r.picker.Prepare(s.set.Load())
 	return r
 }
 
 // state returns what a rule works with for one of its policies: the service's
 // where that asks alike, else what it had, brought up to date, else a new one.
+// update is nil where nothing of the old one is worth keeping.
 func state[P comparable, S any](want P, old, service *rule, of func(*rule) (*S, P), create func(P) *S, update func(*S, P)) *S {
 	var shared *S
 	if service != nil {
@@ -190,11 +189,13 @@ func state[P comparable, S any](want P, old, service *rule, of func(*rule) (*S, 
 			return shared
 		}
 	}
-	mine, _ := of(old)
-	if mine == nil || mine == shared {
+	mine, had := of(old)
+	if mine == nil || mine == shared || update == nil && had != want {
 		return create(want)
 	}
-	update(mine, want)
+	if update != nil {
+		update(mine, want)
+	}
 	return mine
 }
 
@@ -217,13 +218,49 @@ func (s *Service) Policies() []Policy {
 }
 
 // SetEndpoints changes the service's endpoints and returns those that left.
-// An endpoint whose spec is unchanged keeps its counters.
+// An endpoint whose address stays keeps its counters and its condition.
 func (s *Service) SetEndpoints(specs []balancer.Spec) (gone []*balancer.Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next, gone := s.set.Load().With(specs)
+	g := s.current.Load()
+	g.service.picker.Prepare(next)
+	for _, r := range g.rules {
+		r.picker.Prepare(next)
+	}
 	s.set.Store(next)
 	return gone
+}
+
+// Balancing returns how the calls of methods without an override are spread over
+// the endpoints now.
+func (s *Service) Balancing() balancer.Snapshot {
+	return s.current.Load().service.picker.Snapshot(s.set.Load())
+}
+
+// Members returns the endpoints that the service's calls may go to, by any of
+// its methods' policies: all, or those in a subset.
+func (s *Service) Members() []*balancer.Endpoint {
+	g, set := s.current.Load(), s.set.Load()
+	used := make(map[*balancer.Endpoint]bool, set.Len())
+	use := func(p *balancer.Picker) {
+		for _, e := range p.Members(set) {
+			used[e] = true
+		}
+	}
+	use(g.service.picker)
+	for _, r := range g.rules {
+		if r.picker != g.service.picker {
+			use(r.picker)
+		}
+	}
+	all := make([]*balancer.Endpoint, 0, len(used))
+	for _, e := range set.All() {
+		if used[e] {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // Endpoints returns the present snapshot.

@@ -101,7 +101,7 @@ func newHouse(t *testing.T) *house {
 func reference(scope policy.Scope) policy.Policy {
 	p := policy.Default()
 	p.Breaker = policy.BreakerPolicy{Scope: scope, Options: breaker.Reference()}
-	p.LoadBalancing = balancer.RoundRobin
+	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
 	return p
 }
 

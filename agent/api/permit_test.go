@@ -127,7 +127,7 @@ func greet() *outriggerv1.AcquireRequest {
 // retrying sends what is UNAVAILABLE up to three times, 100 ms apart at most.
 func retrying() policy.Policy {
 	return policy.Policy{
-		LoadBalancing: balancer.RoundRobin,
+		LoadBalancing: balancer.Options{Policy: balancer.RoundRobin},
 		Retry:         policy.RetryPolicy{MaxAttempts: 3, BackoffBase: 100 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Budget: policy.DefaultBudget()},
 	}
 }

@@ -50,7 +50,7 @@ func (f *file) policy(l level, inherited, own *configv1.Policy) (policy.Policy, 
 		Fallback:      f.fallbackPolicy(path+".fallback", own.GetFallback(), m.GetFallback()),
 		Cache:         cachePolicy(m.GetCache()),
 		Fault:         faultPolicy(m.GetFault()),
-		LoadBalancing: algorithms[m.GetLoadBalancing().GetPolicy()],
+		LoadBalancing: balancer.Options{Policy: algorithms[m.GetLoadBalancing().GetPolicy()]},
 		HTTP: policy.HTTPStatuses{
 			Failures: f.statuses(path+".http.failure_statuses", m.GetHttp().GetFailureStatuses()),
 			Pushback: f.statuses(path+".http.pushback_statuses", m.GetHttp().GetPushbackStatuses()),

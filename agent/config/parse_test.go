@@ -115,7 +115,7 @@ func TestPoliciesAreInheritedFieldByField(t *testing.T) {
 		{"a mode that is taken back", "circuit_breaker: {mode: OBSERVE}", "", "circuit_breaker: {mode: ENFORCE}", func(p policy.Policy) any { return p.Breaker.Options.Mode }, breaker.Enforce},
 		{"consecutive failures written above", "circuit_breaker: {consecutive_failures: 7}", "circuit_breaker: {failure_rate: {}}", "", func(p policy.Policy) any { return p.Breaker.Options.ConsecutiveFailures }, 7},
 		{"a scope", "circuit_breaker: {scope: ENDPOINT}", "circuit_breaker: {}", "", func(p policy.Policy) any { return p.Breaker.Scope }, policy.ScopeEndpoint},
-		{"the endpoint's choice", "load_balancing: {policy: RANDOM}", "load_balancing: {}", "", func(p policy.Policy) any { return p.LoadBalancing }, balancer.Random},
+		{"the endpoint's choice", "load_balancing: {policy: RANDOM}", "load_balancing: {}", "", func(p policy.Policy) any { return p.LoadBalancing }, balancer.Options{Policy: balancer.Random}},
 		{"half of the promise", "sla: {availability: 99}", "sla: {success_rate: 98}", "", func(p policy.Policy) any { return [2]float64{p.SLA.Availability, p.SLA.SuccessRate} }, [2]float64{99, 98}},
 		{"lists are replaced", "sla: {latency: [{quantile: 0.5, target: 1s}, {quantile: 0.9, target: 2s}]}", "sla: {latency: [{quantile: 0.99, target: 3s}]}", "", func(p policy.Policy) any { return len(p.SLA.Latency) }, 1},
 	} {

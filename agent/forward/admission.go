@@ -22,8 +22,10 @@ func (x *exchange) begin() *policy.Refusal {
 	defer x.mu.Unlock()
 	x.target, x.known = target, true
 	safe := idempotent(r)
-	x.call.Begin(target.Service.Method(r.URL.Path), x.start, policy.Arrival{
-		Timeout: x.asked.timeout, Criticality: x.asked.criticality, Metadata: headers(r.Header), NoRetry: x.asked.noRetry, Idempotent: safe, Owner: x})
+	m := target.Service.Method(r.URL.Path)
+	hash, hashed := m.Hash(peerName(x.client), headers(r.Header), x.asked.hashKey)
+	x.call.Begin(m, x.start, policy.Arrival{
+		Hash: hash, Hashed: hashed, Timeout: x.asked.timeout, Criticality: x.asked.criticality, Metadata: headers(r.Header), NoRetry: x.asked.noRetry, Idempotent: safe, Owner: x})
 	p := x.call.Method().Policy()
 	x.repeatable = safe || p.Idempotent && r.Header.Get("Upgrade") == ""
 	x.keeps = x.repeatable && !x.asked.noRetry && (p.Retry.MaxAttempts > 1 || p.Hedge.MaxAttempts > 1)

@@ -121,7 +121,7 @@ func (s *sidecar) lastRecord() policy.Record {
 // picked in turn.
 func start(t *testing.T, p policy.Policy, o Options, endpoints ...string) *sidecar {
 	t.Helper()
-	p.LoadBalancing = balancer.RoundRobin
+	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
 	s := &sidecar{t: t, service: policy.NewService("web", policy.Settings{Policy: p}, nil)}
 	var specs []balancer.Spec
 	for _, e := range endpoints {

@@ -15,6 +15,7 @@ type metadata struct {
 	criticality       policy.Criticality
 	explain, deferred bool
 	noRetry           bool
+	hashKey           string
 }
 
 // takeMetadata reads the outrigger-* headers and removes them.
@@ -22,6 +23,7 @@ func takeMetadata(h http.Header) metadata {
 	m := metadata{
 		service: h.Get("Outrigger-Service"), timeout: policy.NoTimeout,
 		explain: h.Get("Outrigger-Explain") == "true", deferred: h.Get("Outrigger-Defer") == "true", noRetry: h.Get("Outrigger-Retry") == "off",
+		hashKey: h.Get("Outrigger-Hash-Key"),
 	}
 	if ms, err := strconv.ParseUint(h.Get("Outrigger-Timeout-Ms"), 10, 40); err == nil {
 		m.timeout = time.Duration(ms) * time.Millisecond

@@ -143,7 +143,9 @@ func (t *tunnel) run() {
 	}
 	record.Service = target.Service.Name()
 	var call policy.Call
-	call.Begin(target.Service.Method(connectMethod), start, policy.Arrival{Timeout: policy.NoTimeout, Owner: t})
+	method := target.Service.Method(connectMethod)
+	hash, hashed := method.Hash(peerName(t.client), nil, "")
+	call.Begin(method, start, policy.Arrival{Hash: hash, Hashed: hashed, Timeout: policy.NoTimeout, Owner: t})
 	call.MarkStream()
 	var endpoint *balancer.Endpoint
 	refusal := t.enter(&call)

@@ -303,7 +303,8 @@ func (c *call) beginRefresh(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.cached.method
-	c.policy.Begin(m, b.now, policy.Arrival{Timeout: policy.NoTimeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c})
+	hash, hashed := m.Hash("", &c.req, c.req.hashKey)
+	c.policy.Begin(m, b.now, policy.Arrival{Hash: hash, Hashed: hashed, Timeout: policy.NoTimeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c})
 	c.known = true
 	if t := c.relay.tracer; t != nil {
 		c.trace = t.StartCall(b.now, "", "", m.Service().Name(), m.Name())

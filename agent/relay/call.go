@@ -78,8 +78,10 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	}
 	service := target.Service
 	c.transport = target.Transport
-	c.policy.Begin(service.Method(method), b.now, policy.Arrival{
-		Timeout: c.req.timeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c,
+	m := service.Method(method)
+	hash, hashed := m.Hash(c.down.conn.peer, &c.req, c.req.hashKey)
+	c.policy.Begin(m, b.now, policy.Arrival{
+		Hash: hash, Hashed: hashed, Timeout: c.req.timeout, Criticality: c.req.criticality, Metadata: &c.req, NoRetry: c.req.noRetry, Owner: c,
 		Idempotent: !c.req.grpc && idempotentMethod(c.req.method), Once: !c.req.grpc && !idempotentMethod(c.req.method)})
 	c.known = true
 	if t := r.tracer; t != nil {

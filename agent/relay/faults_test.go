@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -111,7 +112,7 @@ func TestRefusedStreamGoesElsewhereUnseen(t *testing.T) {
 			c.WriteRSTStream(id, http2.ErrCodeRefusedStream)
 		}
 	}).start(t)
-	f := newFixture(t, policy.Policy{LoadBalancing: 1}, refusing, goodAddress)
+	f := newFixture(t, policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, refusing, goodAddress)
 	cc := f.client(t)
 
 	for i := range 10 {

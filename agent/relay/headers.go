@@ -41,8 +41,9 @@ type request struct {
 	timeout                         time.Duration // the smallest the caller named; negative: none
 	grpc                            bool
 	explain                         bool
-	noRetry                         bool // outrigger-retry: off
-	deferred                        bool // outrigger-defer: true
+	noRetry                         bool   // outrigger-retry: off
+	hashKey                         string // outrigger-hash-key
+	deferred                        bool   // outrigger-defer: true
 	criticality                     policy.Criticality
 	previous                        int // grpc-previous-rpc-attempts of the caller's own library
 	fields                          []hpack.HeaderField
@@ -193,20 +194,28 @@ func (r *request) metadata(f *hpack.HeaderField) (malformed string, keep bool) {
 			r.criticality = level
 		}
 	case "outrigger-hash-key":
+		r.hashKey = f.Value
 	default:
 		return malformedField(f), true
 	}
 	return "", false
 }
 
-// Get implements policy.Metadata.
-func (r *request) Get(name string) string {
+// Get implements policy.Metadata. Cookies that came in pieces are one (RFC 9113,
+// 8.2.3).
+func (r *request) Get(name string) (value string) {
 	for i := range r.fields {
-		if r.fields[i].Name == name {
-			return r.fields[i].Value
+		switch f := &r.fields[i]; {
+		case f.Name != name:
+		case name != "cookie":
+			return f.Value
+		case value == "":
+			value = f.Value
+		default:
+			value += "; " + f.Value
 		}
 	}
-	return ""
+	return value
 }
 
 func (r *request) narrow(d time.Duration) {

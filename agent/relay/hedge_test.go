@@ -17,7 +17,7 @@ import (
 
 // hedging is a policy of a second attempt after 20 ms.
 func hedging(attempts int) policy.Policy {
-	return policy.Policy{Idempotent: true, LoadBalancing: balancer.RoundRobin,
+	return policy.Policy{Idempotent: true, LoadBalancing: balancer.Options{Policy: balancer.RoundRobin},
 		Hedge: policy.HedgePolicy{Delay: 20 * time.Millisecond, MaxAttempts: attempts}, Retry: policy.RetryPolicy{Budget: policy.BudgetPolicy{MinPerSecond: 1000}}}
 }
 

@@ -316,7 +316,7 @@ func TestUnreachableEndpointIsRefusedWithConnectFailed(t *testing.T) {
 func TestDeadEndpointIsPassedOver(t *testing.T) {
 	upstream := &echoServer{}
 	address, _ := upstream.start(t)
-	f := newFixture(t, policy.Policy{LoadBalancing: balancer.RoundRobin}, "127.0.0.1:1", address)
+	f := newFixture(t, policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, "127.0.0.1:1", address)
 	cc := f.client(t)
 
 	for i := range 20 {

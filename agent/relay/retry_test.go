@@ -23,7 +23,7 @@ import (
 
 // retrying is a policy of so many attempts, 1 to 2 ms apart.
 func retrying(attempts int) policy.Policy {
-	return policy.Policy{LoadBalancing: balancer.RoundRobin,
+	return policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin},
 		Retry: policy.RetryPolicy{MaxAttempts: attempts, BackoffBase: time.Millisecond, BackoffMax: 2 * time.Millisecond, Budget: policy.DefaultBudget()}}
 }
 

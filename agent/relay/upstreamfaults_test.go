@@ -364,7 +364,7 @@ func TestRefusedStreamIsTriedFourTimesAtMost(t *testing.T) {
 			c.WriteRSTStream(id, http2.ErrCodeRefusedStream)
 		}).start(t))
 	}
-	s := newStageWith(t, Options{}, policy.Policy{LoadBalancing: balancer.RoundRobin}, endpoints...)
+	s := newStageWith(t, Options{}, policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}}, endpoints...)
 
 	began := time.Now()
 	err := s.call(t)

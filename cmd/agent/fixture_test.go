@@ -51,7 +51,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{address: listener.Addr().String(), origin: time.Now().Add(-time.Minute)}
 	p := policy.Default()
 	p.Breaker = policy.BreakerPolicy{Scope: policy.ScopeEndpoint, Options: breaker.Reference()}
-	p.LoadBalancing = balancer.RoundRobin
+	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
 	s.greeter = policy.NewService("greeter", policy.Settings{Policy: p}, func(breaker.Key, breaker.Transition) { s.server.Changed() })
 	s.greeter.SetEndpoints([]balancer.Spec{{Address: "127.0.0.1:50051"}, {Address: "127.0.0.1:50052"}})
 	s.server = api.New(api.Options{Origin: s.origin, Agent: s})

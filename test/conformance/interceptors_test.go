@@ -73,7 +73,7 @@ func newInterceptDoor(r *row) (*interceptDoor, error) {
 // to.
 func (r *row) aboutEndpoints() bool {
 	p := r.settings.Policy
-	return r.endpoints() > 0 && (p.Breaker.Scope == policy.ScopeEndpoint || p.LoadBalancing == balancer.RoundRobin ||
+	return r.endpoints() > 0 && (p.Breaker.Scope == policy.ScopeEndpoint || p.LoadBalancing.Policy == balancer.RoundRobin ||
 		slices.ContainsFunc(r.Script, func(s step) bool { return s.Drain != "" }))
 }
 

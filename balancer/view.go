@@ -1,0 +1,153 @@
+package balancer
+
+import "math"
+
+// view is a plan with who is fit: all that a pick needs. It is immutable but
+// for its pools' turns.
+type view struct {
+	set     *Set
+	plan    *plan
+	changes uint64 // of fitness, when it was made
+	loads   []load // by tier
+	locals  []float64
+	shares  []share
+}
+
+// share is a group and up to which number calls are its.
+type share struct {
+	upTo  uint64
+	group *group
+}
+
+// of reports whether the view is of the set or of one that came after it.
+func (v *view) of(set *Set) bool {
+	return v.set == set || v.set.line == set.line && v.set.generation > set.generation
+}
+
+// current reports whether nothing has changed since the view was made.
+func (v *view) current() bool { return v.changes == v.set.line.changes.Load() }
+
+// newView looks who is fit. before may be nil.
+func newView(set *Set, o *Options, before *view) *view {
+	v := &view{set: set, changes: set.line.changes.Load()} // before the words: what changes meanwhile is seen next time
+	switch {
+	case before == nil:
+		v.plan = newPlan(set, o, nil)
+	case before.set == set:
+		v.plan = before.plan
+	default:
+		v.plan = newPlan(set, o, before.plan)
+	}
+	counts := make([]headcount, len(v.plan.tiers))
+	for i, t := range v.plan.tiers {
+		counts[i] = count(t.whole.members)
+	}
+	v.loads = loads(counts, o.PanicThreshold)
+	v.locals = make([]float64, len(v.loads))
+	upTo := 0.0
+	for i, t := range v.plan.tiers {
+		if v.loads[i].share <= 0 {
+			continue
+		}
+		against := ^uint32(0)
+		switch n := counts[i]; {
+		case n.fit > 0 && !v.loads[i].panicked:
+		case n.connected > 0:
+			against = barring | connection.bit()
+		default:
+			against = barring
+		}
+		zones, shares := t.split(against, o, v.loads[i].panicked)
+		for z, pool := range zones {
+			if shares[z] <= 0 {
+				continue
+			}
+			pool.prepare(o)
+			g := newGroup(pool, against, o)
+			if len(g.usable) == 0 {
+				continue // it changed since it was counted, and will be counted again
+			}
+			upTo += v.loads[i].share * shares[z]
+			v.shares = append(v.shares, share{fraction(upTo), g})
+			if len(zones) > 1 && z == t.local {
+				v.locals[i] = shares[z]
+			}
+		}
+	}
+	if n := len(v.shares); n > 0 {
+		v.shares[n-1].upTo = math.MaxUint64
+	}
+	return v
+}
+
+// fraction maps [0, 1] to all numbers.
+func fraction(f float64) uint64 {
+	if f >= 1 {
+		return math.MaxUint64
+	}
+	return uint64(f * (1 << 63) * 2)
+}
+
+// split returns the pools that the tier's calls are divided among, and their
+// shares.
+func (t *tier) split(against uint32, o *Options, panicked bool) ([]*pool, []float64) {
+	whole := []*pool{t.whole}
+	if t.zones == nil || panicked {
+		return whole, []float64{1}
+	}
+	zones, fit := make([]capacity, len(t.zones)), 0
+	for i, z := range t.zones {
+		for _, e := range z.members {
+			w := float64(e.Spec().Weight)
+			zones[i].all += w
+			if e.word.standing.Load()&against == 0 {
+				zones[i].fit += w
+				if i == t.local {
+					fit++
+				}
+			}
+		}
+	}
+	if float64(fit)*100 < o.MinZonePercent*float64(len(t.zones[t.local].members)) {
+		return whole, []float64{1}
+	}
+	shares := zoneShares(zones, t.local)
+	if shares == nil {
+		return whole, []float64{1}
+	}
+	return t.zones, shares
+}
+
+// group returns the group that a number belongs to.
+func (v *view) group(number uint64) *group {
+	for i := range v.shares {
+		if number <= v.shares[i].upTo {
+			return v.shares[i].group
+		}
+	}
+	return nil
+}
+
+// resort finds an endpoint where the group that was chosen has none that takes
+// the call: a fit one, of the earliest priority; then one outside the subset;
+// then one that is connected; then any that may be tried at all.
+func (v *view) resort(rnd uint64, a *Ask) *Endpoint {
+	for _, t := range v.plan.tiers {
+		if e := search(t.whole.members, rnd, ^uint32(0), a); e != nil {
+			return e
+		}
+	}
+	for _, against := range [...]uint32{^uint32(0), barring | connection.bit(), barring} {
+		if e := search(v.set.endpoints, rnd, against, a); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// search returns the first endpoint from a random place on that nobody of
+// against objects to and that is not excluded.
+func search(endpoints []*Endpoint, rnd uint64, against uint32, a *Ask) *Endpoint {
+	g := group{usable: endpoints, against: against}
+	return g.scan(rnd, a)
+}
