@@ -218,7 +218,7 @@ func TestRotationUnderLoadFailsNoHandshake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var running sync.WaitGroup
+	var running, callers sync.WaitGroup
 	running.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -233,7 +233,7 @@ func TestRotationUnderLoadFailsNoHandshake(t *testing.T) {
 	})
 	stop := make(chan struct{})
 	for range 4 {
-		running.Go(func() {
+		callers.Go(func() {
 			for {
 				select {
 				case <-stop:
@@ -258,6 +258,7 @@ func TestRotationUnderLoadFailsNoHandshake(t *testing.T) {
 	}
 
 	close(stop)
+	callers.Wait() // whoever calls finds the listener open
 	listener.Close()
 	running.Wait()
 }
