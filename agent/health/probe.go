@@ -74,6 +74,8 @@ type job struct {
 // tlsError is a handshake that failed, as opposed to a connect.
 type tlsError struct{ error }
 
+func (e tlsError) Unwrap() error { return e.error }
+
 // errPlaintext is for a TLS check of what speaks none.
 var errPlaintext = errors.New("the service has no tls block")
 
