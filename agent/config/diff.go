@@ -36,6 +36,8 @@ type ServiceChange struct {
 	Policy bool
 	// TLS: how its endpoints are connected.
 	TLS bool
+	// Health: how its endpoints are asked how they are.
+	Health bool
 	// Methods are those whose override came or went.
 	Methods []string
 	// Joined and Left are addresses of endpoints; Reweighed those that both
@@ -95,6 +97,7 @@ func (s *Service) diff(next *Service) ServiceChange {
 		Match:  !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
 		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
 		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
+		Health: !reflect.DeepEqual(s.Health, next.Health),
 	}
 	for method, p := range next.MethodPolicies {
 		if was, both := s.MethodPolicies[method]; !both {
@@ -174,6 +177,9 @@ func (c ServiceChange) String() string {
 	}
 	if c.TLS {
 		says = append(says, "tls")
+	}
+	if c.Health {
+		says = append(says, "health check")
 	}
 	for _, m := range c.Methods {
 		says = append(says, "method "+m)

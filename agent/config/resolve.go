@@ -52,6 +52,7 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	if s.TLS != nil {
 		f.checkTLS(path+".tls", s.TLS, false)
 	}
+	s.Health = f.serviceHealth(path, m.GetPolicy().GetHealthCheck(), inherited.GetHealthCheck(), s.TLS != nil)
 	for _, a := range m.GetMatch().GetAuthorities() {
 		s.Authorities = append(s.Authorities, strings.ToLower(a))
 	}

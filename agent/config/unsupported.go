@@ -35,7 +35,6 @@ var unsupported = map[protoreflect.FullName]later{
 	"outrigger.config.v1.Endpoints.file":           {nil, "want static"},
 	"outrigger.config.v1.Endpoints.kubernetes":     {nil, "want static"},
 	"outrigger.config.v1.Policy.hash_on":           {nil, leaveOut},
-	"outrigger.config.v1.Policy.health_check":      {off, orOff},
 	"outrigger.config.v1.Policy.outlier_detection": {off, orOff},
 	"outrigger.config.v1.Policy.defer":             {defersNothing, orOff},
 	"outrigger.config.v1.LoadBalancing.policy":     {known, "want LEAST_REQUEST, ROUND_ROBIN or RANDOM"},

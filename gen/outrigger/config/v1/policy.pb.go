@@ -265,7 +265,7 @@ func (x Defer_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Defer_Mode.Descriptor instead.
 func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // Policy says what a service's calls are under. A field that is not written is
@@ -1944,25 +1944,33 @@ func (x *HashOn) GetHeader() string {
 	return ""
 }
 
-// HealthCheck asks endpoints how they are.
+// HealthCheck asks endpoints how they are, over the transport that their calls
+// take. It wants one of grpc, http, tcp and tls; the one that is written takes
+// the place of an inherited one. It is the service's, so not written for a
+// method. Authorities that are dialled are not checked.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By the gRPC health service.
+	// By the gRPC health service: Check, and Watch where an endpoint has it. An
+	// endpoint that has neither counts as healthy, with a warning.
 	Grpc *GrpcCheck `protobuf:"bytes,1,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	// By HTTP.
 	Http *HttpCheck `protobuf:"bytes,2,opt,name=http,proto3" json:"http,omitempty"`
 	// By connecting.
 	Tcp *TcpCheck `protobuf:"bytes,3,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// How often. Default 5s.
+	// How often, ± 10 %; twice as often while there is doubt, though not below
+	// 1s unless the interval is. 100ms to 1h. Default 5s.
 	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an answer may take. Default 1s.
+	// How long an answer may take, the connect included. 1ms to 1h, at most
+	// interval. Default 1s, or interval where that is less.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Failures in a row that make an endpoint unhealthy. Default 3.
 	UnhealthyAfter *uint32 `protobuf:"varint,6,opt,name=unhealthy_after,json=unhealthyAfter,proto3,oneof" json:"unhealthy_after,omitempty"`
 	// Successes in a row that make it healthy. Default 2.
 	HealthyAfter *uint32 `protobuf:"varint,7,opt,name=healthy_after,json=healthyAfter,proto3,oneof" json:"healthy_after,omitempty"`
-	// Whether it acts.
-	Mode          Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// By a TLS handshake. Wants the service's tls.
+	Tls           *TlsCheck `protobuf:"bytes,9,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2053,6 +2061,13 @@ func (x *HealthCheck) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
+func (x *HealthCheck) GetTls() *TlsCheck {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // GrpcCheck asks the gRPC health service.
 type GrpcCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2099,11 +2114,18 @@ func (x *GrpcCheck) GetService() string {
 	return ""
 }
 
-// HttpCheck asks by HTTP.
+// HttpCheck asks by HTTP, with GET. Redirects are not followed.
 type HttpCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The path.
-	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The path. It has no default.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The Host header. Default: the endpoint's address.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Statuses of a healthy endpoint: "204", "2xx" or "200-399". Default 2xx.
+	ExpectedStatuses []string `protobuf:"bytes,3,rep,name=expected_statuses,json=expectedStatuses,proto3" json:"expected_statuses,omitempty"`
+	// Text that must stand in the first 65536 bytes of the answer; no more is
+	// read. Empty: anything may.
+	ExpectedText  string `protobuf:"bytes,4,opt,name=expected_text,json=expectedText,proto3" json:"expected_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2145,6 +2167,27 @@ func (x *HttpCheck) GetPath() string {
 	return ""
 }
 
+func (x *HttpCheck) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetExpectedStatuses() []string {
+	if x != nil {
+		return x.ExpectedStatuses
+	}
+	return nil
+}
+
+func (x *HttpCheck) GetExpectedText() string {
+	if x != nil {
+		return x.ExpectedText
+	}
+	return ""
+}
+
 // TcpCheck asks by connecting.
 type TcpCheck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2182,6 +2225,43 @@ func (*TcpCheck) Descriptor() ([]byte, []int) {
 	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
+// TlsCheck asks by a TLS handshake.
+type TlsCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsCheck) Reset() {
+	*x = TlsCheck{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsCheck) ProtoMessage() {}
+
+func (x *TlsCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsCheck.ProtoReflect.Descriptor instead.
+func (*TlsCheck) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
 // OutlierDetection takes endpoints that fail out of rotation.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2203,7 +2283,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2295,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2308,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -2284,7 +2364,7 @@ type Defer struct {
 
 func (x *Defer) Reset() {
 	*x = Defer{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2376,7 @@ func (x *Defer) String() string {
 func (*Defer) ProtoMessage() {}
 
 func (x *Defer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2389,7 @@ func (x *Defer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defer.ProtoReflect.Descriptor instead.
 func (*Defer) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Defer) GetMode() Defer_Mode {
@@ -2337,7 +2417,7 @@ type Sla struct {
 
 func (x *Sla) Reset() {
 	*x = Sla{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2429,7 @@ func (x *Sla) String() string {
 func (*Sla) ProtoMessage() {}
 
 func (x *Sla) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2442,7 @@ func (x *Sla) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sla.ProtoReflect.Descriptor instead.
 func (*Sla) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Sla) GetAvailability() float64 {
@@ -2406,7 +2486,7 @@ type LatencyTarget struct {
 
 func (x *LatencyTarget) Reset() {
 	*x = LatencyTarget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2498,7 @@ func (x *LatencyTarget) String() string {
 func (*LatencyTarget) ProtoMessage() {}
 
 func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2511,7 @@ func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyTarget.ProtoReflect.Descriptor instead.
 func (*LatencyTarget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LatencyTarget) GetQuantile() float64 {
@@ -2638,7 +2718,7 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"\x06MAGLEV\x10\a\":\n" +
 	"\x06HashOn\x120\n" +
-	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xa0\x04\n" +
+	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xd6\x04\n" +
 	"\vHealthCheck\x122\n" +
 	"\x04grpc\x18\x01 \x01(\v2\x1e.outrigger.config.v1.GrpcCheckR\x04grpc\x122\n" +
 	"\x04http\x18\x02 \x01(\v2\x1e.outrigger.config.v1.HttpCheckR\x04http\x12/\n" +
@@ -2649,18 +2729,25 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\xbaH\a*\x05\x18\xe8\a(\x01H\x00R\x0eunhealthyAfter\x88\x01\x01\x124\n" +
 	"\rhealthy_after\x18\a \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xe8\a(\x01H\x01R\fhealthyAfter\x88\x01\x01\x127\n" +
-	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode:\x16\xbaH\x13\"\x11\n" +
+	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12/\n" +
+	"\x03tls\x18\t \x01(\v2\x1d.outrigger.config.v1.TlsCheckR\x03tls:\x1b\xbaH\x18\"\x16\n" +
 	"\x04grpc\n" +
 	"\x04http\n" +
-	"\x03tcpB\x12\n" +
+	"\x03tcp\n" +
+	"\x03tlsB\x12\n" +
 	"\x10_unhealthy_afterB\x10\n" +
 	"\x0e_healthy_after\"/\n" +
 	"\tGrpcCheck\x12\"\n" +
-	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\aservice\"3\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\aservice\"\xfa\x01\n" +
 	"\tHttpCheck\x12&\n" +
-	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\"\n" +
+	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\x124\n" +
+	"\x04host\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x18\xff\x012\x16^[A-Za-z0-9._:\\[\\]-]*$R\x04host\x12`\n" +
+	"\x11expected_statuses\x18\x03 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x10expectedStatuses\x12-\n" +
+	"\rexpected_text\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\fexpectedText\"\n" +
 	"\n" +
-	"\bTcpCheck\"\xdf\x03\n" +
+	"\bTcpCheck\"\n" +
+	"\n" +
+	"\bTlsCheck\"\xdf\x03\n" +
 	"\x10OutlierDetection\x12A\n" +
 	"\x14consecutive_failures\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x13consecutiveFailures\x88\x01\x01\x12?\n" +
 	"\ffailure_rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vfailureRate\x88\x01\x01\x12I\n" +
@@ -2712,7 +2799,7 @@ func file_outrigger_config_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(Mode)(0),                    // 0: outrigger.config.v1.Mode
 	(CircuitBreaker_Scope)(0),    // 1: outrigger.config.v1.CircuitBreaker.Scope
@@ -2744,15 +2831,16 @@ var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(*GrpcCheck)(nil),            // 27: outrigger.config.v1.GrpcCheck
 	(*HttpCheck)(nil),            // 28: outrigger.config.v1.HttpCheck
 	(*TcpCheck)(nil),             // 29: outrigger.config.v1.TcpCheck
-	(*OutlierDetection)(nil),     // 30: outrigger.config.v1.OutlierDetection
-	(*Defer)(nil),                // 31: outrigger.config.v1.Defer
-	(*Sla)(nil),                  // 32: outrigger.config.v1.Sla
-	(*LatencyTarget)(nil),        // 33: outrigger.config.v1.LatencyTarget
-	(*durationpb.Duration)(nil),  // 34: google.protobuf.Duration
+	(*TlsCheck)(nil),             // 30: outrigger.config.v1.TlsCheck
+	(*OutlierDetection)(nil),     // 31: outrigger.config.v1.OutlierDetection
+	(*Defer)(nil),                // 32: outrigger.config.v1.Defer
+	(*Sla)(nil),                  // 33: outrigger.config.v1.Sla
+	(*LatencyTarget)(nil),        // 34: outrigger.config.v1.LatencyTarget
+	(*durationpb.Duration)(nil),  // 35: google.protobuf.Duration
 }
 var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
-	34, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	34, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
+	35, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	35, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
 	6,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
 	7,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
 	10, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
@@ -2762,66 +2850,67 @@ var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
 	24, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
 	25, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
 	26, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
-	30, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
-	31, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
-	32, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
+	31, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
+	32, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
+	33, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
 	5,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
 	17, // 15: outrigger.config.v1.Policy.client_throttle:type_name -> outrigger.config.v1.ClientThrottle
 	18, // 16: outrigger.config.v1.Policy.fallback:type_name -> outrigger.config.v1.Fallback
 	19, // 17: outrigger.config.v1.Policy.cache:type_name -> outrigger.config.v1.Cache
 	20, // 18: outrigger.config.v1.Policy.fault:type_name -> outrigger.config.v1.Fault
-	34, // 19: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
-	34, // 20: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
+	35, // 19: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
+	35, // 20: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
 	8,  // 21: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
 	9,  // 22: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
 	0,  // 23: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
-	34, // 24: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
-	34, // 25: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
-	34, // 26: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	35, // 24: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
+	35, // 25: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
+	35, // 26: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
 	0,  // 27: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
 	1,  // 28: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
 	12, // 29: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
 	13, // 30: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
-	34, // 31: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
-	34, // 32: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
+	35, // 31: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
+	35, // 32: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
 	0,  // 33: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
-	34, // 34: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
-	34, // 35: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
-	34, // 36: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
+	35, // 34: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
+	35, // 35: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
+	35, // 36: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
 	0,  // 37: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
 	0,  // 38: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
 	16, // 39: outrigger.config.v1.RateLimit.key:type_name -> outrigger.config.v1.RateLimitKey
-	34, // 40: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
+	35, // 40: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
 	0,  // 41: outrigger.config.v1.ClientThrottle.mode:type_name -> outrigger.config.v1.Mode
 	0,  // 42: outrigger.config.v1.Fallback.mode:type_name -> outrigger.config.v1.Mode
-	34, // 43: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	34, // 44: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	34, // 45: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	35, // 43: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	35, // 44: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	35, // 45: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
 	0,  // 46: outrigger.config.v1.Cache.mode:type_name -> outrigger.config.v1.Mode
 	21, // 47: outrigger.config.v1.Fault.delay:type_name -> outrigger.config.v1.FaultDelay
 	22, // 48: outrigger.config.v1.Fault.abort:type_name -> outrigger.config.v1.FaultAbort
 	23, // 49: outrigger.config.v1.Fault.header:type_name -> outrigger.config.v1.FaultHeader
 	0,  // 50: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
-	34, // 51: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
+	35, // 51: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
 	2,  // 52: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
 	27, // 53: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
 	28, // 54: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
 	29, // 55: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	34, // 56: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	34, // 57: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	35, // 56: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	35, // 57: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
 	0,  // 58: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	34, // 59: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	34, // 60: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 61: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	3,  // 62: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	33, // 63: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	34, // 64: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	34, // 65: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	30, // 59: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
+	35, // 60: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	35, // 61: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 62: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	3,  // 63: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	34, // 64: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	35, // 65: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	35, // 66: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -2846,15 +2935,15 @@ func file_outrigger_config_v1_policy_proto_init() {
 	file_outrigger_config_v1_policy_proto_msgTypes[18].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[19].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[22].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[26].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[28].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[27].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_policy_proto_rawDesc), len(file_outrigger_config_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
