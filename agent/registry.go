@@ -33,6 +33,7 @@ type registry struct {
 type configured struct {
 	service   *policy.Service
 	transport *transport
+	health    *config.HealthCheck // nil: its endpoints are not checked
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
@@ -86,13 +87,15 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		settings := s.Settings()
 		entry := r.configured[s.Name]
 		if entry == nil {
-			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}
+			entry = &configured{service: policy.NewService(s.Name, settings, r.agent.breakerMoved), transport: &transport{settings: s.TLS}}
 			entry.transport.secure.Store(opened[s.Name])
 		} else {
 			entry.service.Update(settings)
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
 		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
+		entry.health = s.Health
+		r.agent.check(s.Name, entry)
 		next[s.Name] = entry
 		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
@@ -100,6 +103,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		if next[name] == nil {
 			gone = append(gone, s.service.Endpoints().All()...)
 			r.agent.forward.Forget(s.transport)
+			r.agent.health.Forget(name)
 			s.transport.swap(nil)
 		}
 	}
@@ -126,6 +130,7 @@ func (r *registry) secure(s *configured, settings *config.TLS, opened *identity.
 	s.transport.settings = settings
 	s.transport.swap(opened)
 	r.agent.relay.Renew(s.service)
+	r.agent.health.Renew(s.service.Name())
 	r.agent.forward.Renew(s.transport)
 }
 

@@ -45,6 +45,9 @@ var endpointStates = map[balancer.Condition]outriggerv1.Endpoint_State{
 
 func (s *Server) showEndpoint(m member) *outriggerv1.Endpoint {
 	condition, reason, since := m.Condition()
+	if reason == "" {
+		reason = s.agent.Note(m.Endpoint)
+	}
 	return &outriggerv1.Endpoint{
 		Service:  m.service,
 		Address:  m.Address(),

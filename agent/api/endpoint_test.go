@@ -90,3 +90,16 @@ func TestWatchEndpointsTellsEachChange(t *testing.T) {
 		t.Fatalf("%v", m)
 	}
 }
+
+func TestWhatAPolicyWouldHaveDoneStandsBesideReady(t *testing.T) {
+	h := newHouse(t)
+	h.add("greeter", reference(policy.ScopeService)).Endpoints().Find(second).SetConnected(false, "connection refused", time.Second)
+	note := "would be UNHEALTHY: health check: NOT_SERVING"
+	h.notes = map[string]string{first: note, second: note}
+
+	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
+
+	if list[0].GetState() != outriggerv1.Endpoint_READY || list[0].GetReason() != note || list[1].GetReason() != "connection refused" {
+		t.Errorf("%v", list)
+	}
+}

@@ -44,6 +44,7 @@ type house struct {
 	reload   func() error
 	reloads  int
 	broken   bool // Info panics
+	notes    map[string]string
 }
 
 func (h *house) Info() Info {
@@ -53,6 +54,12 @@ func (h *house) Info() Info {
 		panic("a wall gave way")
 	}
 	return h.info
+}
+
+func (h *house) Note(e *balancer.Endpoint) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.notes[e.Address()]
 }
 
 func (h *house) Traffic() Traffic { return h.traffic }

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -61,6 +62,9 @@ type Agent interface {
 	Info() Info
 	// Services returns the services that live now, in any order.
 	Services() []*policy.Service
+	// Note says what a policy in OBSERVE would have made of an endpoint; empty:
+	// nothing.
+	Note(*balancer.Endpoint) string
 	// Traffic reads the data plane's figures.
 	Traffic() Traffic
 	// Reload reads the configuration file again. An error says what is wrong
