@@ -35,7 +35,8 @@ type upstream struct {
 	listener net.Listener
 	server   *grpc.Server
 	calls    atomic.Int64
-	fail     atomic.Bool // UNAVAILABLE from now on
+	fail     atomic.Bool  // UNAVAILABLE from now on
+	takes    atomic.Int64 // nanoseconds a call
 }
 
 func startUpstream(t *testing.T) *upstream {
@@ -52,7 +53,13 @@ func newUpstream(t *testing.T) *upstream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upstream{address: l.Addr().String(), listener: l, server: grpc.NewServer()}
+	u := &upstream{address: l.Addr().String(), listener: l}
+	u.build()
+	return u
+}
+
+func (u *upstream) build() {
+	u.server = grpc.NewServer()
 	u.server.RegisterService(&grpc.ServiceDesc{ServiceName: "test.Echo", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
 		MethodName: "Call", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			u.calls.Add(1)
@@ -63,10 +70,10 @@ func newUpstream(t *testing.T) *upstream {
 			if u.fail.Load() {
 				return nil, status.Error(codes.Unavailable, "out of order")
 			}
+			time.Sleep(time.Duration(u.takes.Load()))
 			return in, nil
 		},
 	}}}, nil)
-	return u
 }
 
 func (u *upstream) serve(t *testing.T) {

@@ -21,8 +21,9 @@ func (a *Agent) newHealth() *health.Checker {
 }
 
 // check has the endpoints that the service has now checked as its configuration
-// asks. It is called whenever one of the two changed.
-func (a *Agent) check(name string, s *configured) {
+// asks.
+func (a *Agent) check(s *configured) {
+	name := s.service.Name()
 	if s.health == nil {
 		a.health.Forget(name)
 		return

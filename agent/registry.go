@@ -34,6 +34,8 @@ type configured struct {
 	service   *policy.Service
 	transport *transport
 	health    *config.HealthCheck // nil: its endpoints are not checked
+
+	connections relay.Connections // how those to its endpoints are kept
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
@@ -95,7 +97,8 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		}
 		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
 		entry.health = s.Health
-		r.agent.check(s.Name, entry)
+		entry.connections = relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}
+		r.tend(entry)
 		next[s.Name] = entry
 		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
@@ -119,6 +122,13 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		return relay.NewTable(routes, nil)
 	}
 	return relay.NewTable(routes, r.dialled.target)
+}
+
+// tend has the endpoints that the service has now checked and connected as its
+// configuration asks. It is called whenever one of the two changed.
+func (r *registry) tend(s *configured) {
+	r.agent.check(s)
+	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.connections)
 }
 
 // secure changes a living service's TLS where it differs. New connections use

@@ -55,6 +55,8 @@ type Service struct {
 	Endpoints []balancer.Spec
 	// TLS is spoken to the endpoints. nil: plaintext.
 	TLS *TLS
+	// Connections say how those to each endpoint are kept.
+	Connections Connections
 	// Health is how the endpoints are asked how they are. nil: they are not.
 	Health *HealthCheck
 	// Policy is whole: the defaults with what the service says on top.

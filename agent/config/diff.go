@@ -38,6 +38,8 @@ type ServiceChange struct {
 	TLS bool
 	// Health: how its endpoints are asked how they are.
 	Health bool
+	// Connections: how those to its endpoints are kept.
+	Connections bool
 	// Methods are those whose override came or went.
 	Methods []string
 	// Joined and Left are addresses of endpoints; Reweighed those that both
@@ -98,6 +100,8 @@ func (s *Service) diff(next *Service) ServiceChange {
 		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
 		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
 		Health: !reflect.DeepEqual(s.Health, next.Health),
+
+		Connections: s.Connections != next.Connections,
 	}
 	for method, p := range next.MethodPolicies {
 		if was, both := s.MethodPolicies[method]; !both {
@@ -180,6 +184,9 @@ func (c ServiceChange) String() string {
 	}
 	if c.Health {
 		says = append(says, "health check")
+	}
+	if c.Connections {
+		says = append(says, "connections")
 	}
 	for _, m := range c.Methods {
 		says = append(says, "method "+m)

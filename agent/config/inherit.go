@@ -90,6 +90,9 @@ func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
 		f.checkRateLimit(path+".rate_limit", b, p.RateLimit)
 	}
 	f.checkCache(l, own, p)
+	if b := own.GetConnections(); b != nil {
+		f.checkConnections(l, b, m.GetConnections(), f.upstreamConnections)
+	}
 	if b := own.GetHealthCheck(); b != nil {
 		f.checkHealth(l, b, m.GetHealthCheck())
 	}
