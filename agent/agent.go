@@ -65,6 +65,7 @@ type Agent struct {
 	forward     *forward.Server
 	registry    *registry
 	health      *health.Checker
+	drains      *drains
 	telemetry   atomic.Pointer[telemetry.Telemetry]
 	transitions telemetry.Transitions
 	accessLog   *accessLog
@@ -120,6 +121,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer doors.close()
 	a.doors = doors
+	if a.drains, err = openDrains(c.StateDir, a.logger); err != nil {
+		return err
+	}
 	a.accessLog = newAccessLog(a.logger, a.origin, logMode(c.Telemetry.AccessLog))
 	defer a.accessLog.close()
 	a.startPlanes(c, doors)

@@ -125,8 +125,9 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 }
 
 // tend has the endpoints that the service has now checked and connected as its
-// configuration asks. It is called whenever one of the two changed.
+// configuration asks, and drained as operators did. It is called whenever one of the two changed.
 func (r *registry) tend(s *configured) {
+	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
 	r.agent.check(s)
 	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.connections)
 }

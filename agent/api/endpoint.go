@@ -95,6 +95,7 @@ func (e *endpointService) setDraining(ctx context.Context, service, address stri
 	for _, m := range all {
 		if m.Address() == address {
 			m.SetDraining(on)
+			e.server.agent.Drained(m.service, address, on)
 			out = append(out, e.server.showEndpoint(m))
 		}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,9 @@ func TestADrainedEndpointGetsNoCalls(t *testing.T) {
 	back := must[*outriggerv1.UndrainEndpointResponse](t)(h.endpoints().UndrainEndpoint(h.context(), &outriggerv1.UndrainEndpointRequest{Address: first, Service: "greeter"})).GetEndpoints()
 	if len(back) != 1 || back[0].GetService() != "greeter" || back[0].GetState() != outriggerv1.Endpoint_READY {
 		t.Errorf("%v", back)
+	}
+	if got, want := strings.Join(h.drained, ", "), "billing "+first+" true, greeter "+first+" true, greeter "+first+" false"; got != want {
+		t.Errorf("the agent was told %s", got)
 	}
 	if !h.services[1].Endpoints().Find(first).Barred() {
 		t.Error("billing's is not drained any more")

@@ -56,7 +56,7 @@ const (
 )
 
 // Agent is what the API shows and moves. Its methods are safe for concurrent
-// use; all but Reload must not block.
+// use; all but Reload and Drained must not block.
 type Agent interface {
 	// Info says what runs, and with which configuration.
 	Info() Info
@@ -65,6 +65,9 @@ type Agent interface {
 	// Note says what a policy in OBSERVE would have made of an endpoint; empty:
 	// nothing.
 	Note(*balancer.Endpoint) string
+	// Drained is told of an endpoint that was drained, or let come back, so that
+	// it can be kept. It may write a file.
+	Drained(service, address string, on bool)
 	// Traffic reads the data plane's figures.
 	Traffic() Traffic
 	// Reload reads the configuration file again. An error says what is wrong

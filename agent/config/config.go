@@ -38,6 +38,8 @@ type Config struct {
 	Services  []Service
 	Unmatched Unmatched
 	Telemetry Telemetry
+	// StateDir is a folder for what outlives a restart. Empty: nothing does.
+	StateDir string
 	// Chaos: policies may hold faults.
 	Chaos bool
 	// Digest is that of the text; zero for Default.

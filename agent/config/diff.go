@@ -52,6 +52,7 @@ func Diff(old, new *Config) Changes {
 	var c Changes
 	for _, a := range []struct{ field, old, new string }{
 		{"egress.address", old.Egress, new.Egress}, {"api.address", old.API, new.API}, {"admin.address", old.Admin, new.Admin},
+		{"state.dir", old.StateDir, new.StateDir},
 	} {
 		if a.old != a.new {
 			c.Restart = append(c.Restart, fmt.Sprintf("%s: %s → %s", a.field, a.old, a.new))

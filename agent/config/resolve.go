@@ -30,6 +30,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
 		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
+		StateDir:  m.GetState().GetDir(),
 		Chaos:     f.chaos,
 	}
 	c.Listeners = Listeners{

@@ -34,6 +34,8 @@ func (s *stage) Info() api.Info {
 }
 func (s *stage) Note(*balancer.Endpoint) string { return "" }
 
+func (s *stage) Drained(string, string, bool) {}
+
 func (s *stage) Traffic() api.Traffic {
 	return api.Traffic{Calls: 12, ActiveCalls: 1, DownstreamConnections: 1, UpstreamConnections: 2}
 }
