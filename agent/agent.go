@@ -21,6 +21,7 @@ import (
 	"github.com/outrigger-rpc/outrigger/agent/api"
 	"github.com/outrigger-rpc/outrigger/agent/config"
 	"github.com/outrigger-rpc/outrigger/agent/forward"
+	"github.com/outrigger-rpc/outrigger/agent/health"
 	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/agent/telemetry"
 	"github.com/outrigger-rpc/outrigger/policy"
@@ -63,6 +64,8 @@ type Agent struct {
 	relay       *relay.Relay
 	forward     *forward.Server
 	registry    *registry
+	health      *health.Checker
+	drains      *drains
 	telemetry   atomic.Pointer[telemetry.Telemetry]
 	transitions telemetry.Transitions
 	accessLog   *accessLog
@@ -118,9 +121,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer doors.close()
 	a.doors = doors
+	if a.drains, err = openDrains(c.StateDir, a.logger); err != nil {
+		return err
+	}
 	a.accessLog = newAccessLog(a.logger, a.origin, logMode(c.Telemetry.AccessLog))
 	defer a.accessLog.close()
 	a.startPlanes(c, doors)
+	a.health = a.newHealth()
+	defer a.health.Close()
 	a.registry = newRegistry(a, newOwnPorts(doors.listeners()...))
 	opened, err := a.registry.prepare(c)
 	if err == nil {
@@ -185,6 +193,7 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 	err = errors.Join(err, pages.Shutdown(stop))
 	endSweep()
 	running.Wait()
+	a.health.Close() // before the identities that it connects with
 	a.registry.close()
 	if t := a.telemetry.Load(); t != nil {
 		if e := t.Shutdown(stop); e != nil {
@@ -226,7 +235,7 @@ func (a *Agent) startTelemetry(c *config.Config) error {
 	t, err := telemetry.New(telemetry.Options{
 		Version: a.options.Version,
 		Source: telemetry.Source{
-			Origin: a.origin, Services: a.registry.all, Relay: a.relayStats, Reloads: a.reload.counts, Transitions: &a.transitions,
+			Origin: a.origin, Services: a.registry.all, Relay: a.relayStats, Reloads: a.reload.counts, Transitions: &a.transitions, Health: a.healthCounts,
 		},
 		Prometheus: c.Telemetry.Prometheus, OTLPEndpoint: c.Telemetry.OTLPEndpoint, SampleRatio: c.Telemetry.SampleRatio, Logger: a.logger,
 	})

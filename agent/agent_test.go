@@ -31,19 +31,35 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // upstream is a gRPC server with one method, /test.Echo/Call.
 type upstream struct {
-	address string
-	server  *grpc.Server
-	calls   atomic.Int64
-	fail    atomic.Bool // UNAVAILABLE from now on
+	address  string
+	listener net.Listener
+	server   *grpc.Server
+	calls    atomic.Int64
+	fail     atomic.Bool  // UNAVAILABLE from now on
+	takes    atomic.Int64 // nanoseconds a call
 }
 
 func startUpstream(t *testing.T) *upstream {
+	t.Helper()
+	u := newUpstream(t)
+	u.serve(t)
+	return u
+}
+
+// newUpstream listens and does not serve yet, so that it can get more services.
+func newUpstream(t *testing.T) *upstream {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upstream{address: l.Addr().String(), server: grpc.NewServer()}
+	u := &upstream{address: l.Addr().String(), listener: l}
+	u.build()
+	return u
+}
+
+func (u *upstream) build() {
+	u.server = grpc.NewServer()
 	u.server.RegisterService(&grpc.ServiceDesc{ServiceName: "test.Echo", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
 		MethodName: "Call", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			u.calls.Add(1)
@@ -54,13 +70,16 @@ func startUpstream(t *testing.T) *upstream {
 			if u.fail.Load() {
 				return nil, status.Error(codes.Unavailable, "out of order")
 			}
+			time.Sleep(time.Duration(u.takes.Load()))
 			return in, nil
 		},
 	}}}, nil)
+}
+
+func (u *upstream) serve(t *testing.T) {
 	done := make(chan struct{})
-	go func() { defer close(done); _ = u.server.Serve(l) }()
+	go func() { defer close(done); _ = u.server.Serve(u.listener) }()
 	t.Cleanup(func() { u.server.Stop(); <-done })
-	return u
 }
 
 // running is an agent under test with its configuration file.

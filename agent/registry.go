@@ -33,6 +33,9 @@ type registry struct {
 type configured struct {
 	service   *policy.Service
 	transport *transport
+	health    *config.HealthCheck // nil: its endpoints are not checked
+
+	connections relay.Connections // how those to its endpoints are kept
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
@@ -86,7 +89,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		settings := s.Settings()
 		entry := r.configured[s.Name]
 		if entry == nil {
-			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}
+			entry = &configured{service: policy.NewService(s.Name, settings, r.agent.breakerMoved), transport: &transport{settings: s.TLS}}
 			entry.service.OnEjection(r.agent.endpointMoved(s.Name))
 			entry.transport.secure.Store(opened[s.Name])
 		} else {
@@ -94,6 +97,9 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
 		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
+		entry.health = s.Health
+		entry.connections = relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}
+		r.tend(entry)
 		next[s.Name] = entry
 		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
@@ -101,6 +107,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		if next[name] == nil {
 			gone = append(gone, s.service.Endpoints().All()...)
 			r.agent.forward.Forget(s.transport)
+			r.agent.health.Forget(name)
 			s.transport.swap(nil)
 		}
 	}
@@ -118,6 +125,14 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	return relay.NewTable(routes, r.dialled.target)
 }
 
+// tend has the endpoints that the service has now checked and connected as its
+// configuration asks, and drained as operators did. It is called whenever one of the two changed.
+func (r *registry) tend(s *configured) {
+	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
+	r.agent.check(s)
+	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.connections)
+}
+
 // secure changes a living service's TLS where it differs. New connections use
 // it; those that are open finish their calls.
 func (r *registry) secure(s *configured, settings *config.TLS, opened *identity.Source) {
@@ -127,6 +142,7 @@ func (r *registry) secure(s *configured, settings *config.TLS, opened *identity.
 	s.transport.settings = settings
 	s.transport.swap(opened)
 	r.agent.relay.Renew(s.service)
+	r.agent.health.Renew(s.service.Name())
 	r.agent.forward.Renew(s.transport)
 }
 

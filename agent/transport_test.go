@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -42,5 +43,27 @@ func TestWhereDialMayLead(t *testing.T) {
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: %s: %v, want %q", tc.about, tc.address, err, tc.want)
 		}
+	}
+}
+
+// A name may have addresses of both families, and the first of them nobody
+// behind it: net.Dialer goes on to the other one (RFC 8305; FallbackDelay zero
+// is its 300 ms, not "off").
+func TestANameIsDialledAtEachOfItsAddresses(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dialer := range []*transport{{}, {guard: &dialGuard{}}} {
+		nc, err := dialer.Dial(t.Context(), "localhost:"+port) // ::1 too, nearly everywhere
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc.Close()
 	}
 }

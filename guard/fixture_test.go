@@ -33,6 +33,10 @@ type house struct {
 func (h *house) Info() api.Info               { return api.Info{} }
 func (h *house) Traffic() api.Traffic         { return api.Traffic{} }
 func (h *house) Reload(context.Context) error { return nil }
+
+func (h *house) Note(*balancer.Endpoint) string { return "" }
+
+func (h *house) Drained(string, string, bool) {}
 func (h *house) Services() []*policy.Service {
 	h.mu.Lock()
 	defer h.mu.Unlock()

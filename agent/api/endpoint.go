@@ -53,6 +53,9 @@ func (s *Server) showEndpoint(m member) *outriggerv1.Endpoint {
 	if until := m.EjectedUntil(); condition == balancer.Ejected && until > 0 {
 		reason += backIn + max(until-s.now(), 0).Round(time.Second).String()
 	}
+	if reason == "" {
+		reason = s.agent.Note(m.Endpoint)
+	}
 	return &outriggerv1.Endpoint{
 		Service:  m.service,
 		Address:  m.Address(),
@@ -100,6 +103,7 @@ func (e *endpointService) setDraining(ctx context.Context, service, address stri
 	for _, m := range all {
 		if m.Address() == address {
 			m.SetDraining(on)
+			e.server.agent.Drained(m.service, address, on)
 			out = append(out, e.server.showEndpoint(m))
 		}
 	}

@@ -53,6 +53,9 @@ func TestADrainedEndpointGetsNoCalls(t *testing.T) {
 	if len(back) != 1 || back[0].GetService() != "greeter" || back[0].GetState() != outriggerv1.Endpoint_READY {
 		t.Errorf("%v", back)
 	}
+	if got, want := strings.Join(h.drained, ", "), "billing "+first+" true, greeter "+first+" true, greeter "+first+" false"; got != want {
+		t.Errorf("the agent was told %s", got)
+	}
 	if !h.services[1].Endpoints().Find(first).Barred() {
 		t.Error("billing's is not drained any more")
 	}
@@ -110,12 +113,25 @@ func TestAnEjectedEndpointSaysWhenItIsBack(t *testing.T) {
 	seen := endpointDiff{}
 	var told []*outriggerv1.WatchEndpointsResponse
 	send := func(m *outriggerv1.WatchEndpointsResponse) error { told = append(told, m); return nil }
-	for _, s := range []*Server{{origin: h.origin}, {origin: h.origin.Add(-10 * time.Second)}} {
+	for _, s := range []*Server{{origin: h.origin, agent: h}, {origin: h.origin.Add(-10 * time.Second), agent: h}} {
 		if err := seen.next(s, endpointsOf(h.services), send); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if len(told) != 2 {
 		t.Errorf("told %d times of two endpoints: %v", len(told), told)
+	}
+}
+
+func TestWhatAPolicyWouldHaveDoneStandsBesideReady(t *testing.T) {
+	h := newHouse(t)
+	h.add("greeter", reference(policy.ScopeService)).Endpoints().Find(second).SetConnected(false, "connection refused", time.Second)
+	note := "would be UNHEALTHY: health check: NOT_SERVING"
+	h.notes = map[string]string{first: note, second: note}
+
+	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
+
+	if list[0].GetState() != outriggerv1.Endpoint_READY || list[0].GetReason() != note || list[1].GetReason() != "connection refused" {
+		t.Errorf("%v", list)
 	}
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -44,6 +45,8 @@ type house struct {
 	reload   func() error
 	reloads  int
 	broken   bool // Info panics
+	notes    map[string]string
+	drained  []string // what the agent was told
 }
 
 func (h *house) Info() Info {
@@ -53,6 +56,18 @@ func (h *house) Info() Info {
 		panic("a wall gave way")
 	}
 	return h.info
+}
+
+func (h *house) Note(e *balancer.Endpoint) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.notes[e.Address()]
+}
+
+func (h *house) Drained(service, address string, on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.drained = append(h.drained, fmt.Sprint(service, " ", address, " ", on))
 }
 
 func (h *house) Traffic() Traffic { return h.traffic }

@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -58,12 +59,18 @@ const (
 )
 
 // Agent is what the API shows and moves. Its methods are safe for concurrent
-// use; all but Reload must not block.
+// use; all but Reload and Drained must not block.
 type Agent interface {
 	// Info says what runs, and with which configuration.
 	Info() Info
 	// Services returns the services that live now, in any order.
 	Services() []*policy.Service
+	// Note says what a policy in OBSERVE would have made of an endpoint; empty:
+	// nothing.
+	Note(*balancer.Endpoint) string
+	// Drained is told of an endpoint that was drained, or let come back, so that
+	// it can be kept. It may write a file.
+	Drained(service, address string, on bool)
 	// Traffic reads the data plane's figures.
 	Traffic() Traffic
 	// Reload reads the configuration file again. An error says what is wrong

@@ -38,6 +38,8 @@ type Config struct {
 	Services  []Service
 	Unmatched Unmatched
 	Telemetry Telemetry
+	// StateDir is a folder for what outlives a restart. Empty: nothing does.
+	StateDir string
 	// Chaos: policies may hold faults.
 	Chaos bool
 	// Digest is that of the text; zero for Default.
@@ -57,6 +59,10 @@ type Service struct {
 	Resource bool
 	// TLS is spoken to the endpoints. nil: plaintext.
 	TLS *TLS
+	// Connections say how those to each endpoint are kept.
+	Connections Connections
+	// Health is how the endpoints are asked how they are. nil: they are not.
+	Health *HealthCheck
 	// Policy is whole: the defaults with what the service says on top.
 	Policy policy.Policy
 	// MethodPolicies are whole, by method or prefix.

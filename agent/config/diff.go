@@ -36,6 +36,10 @@ type ServiceChange struct {
 	Policy bool
 	// TLS: how its endpoints are connected.
 	TLS bool
+	// Health: how its endpoints are asked how they are.
+	Health bool
+	// Connections: how those to its endpoints are kept.
+	Connections bool
 	// Methods are those whose override came or went.
 	Methods []string
 	// Joined and Left are addresses of endpoints; Reweighed those that both
@@ -48,6 +52,7 @@ func Diff(old, new *Config) Changes {
 	var c Changes
 	for _, a := range []struct{ field, old, new string }{
 		{"egress.address", old.Egress, new.Egress}, {"api.address", old.API, new.API}, {"admin.address", old.Admin, new.Admin},
+		{"state.dir", old.StateDir, new.StateDir},
 	} {
 		if a.old != a.new {
 			c.Restart = append(c.Restart, fmt.Sprintf("%s: %s → %s", a.field, a.old, a.new))
@@ -95,6 +100,9 @@ func (s *Service) diff(next *Service) ServiceChange {
 		Match:  !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
 		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
 		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
+		Health: !reflect.DeepEqual(s.Health, next.Health),
+
+		Connections: s.Connections != next.Connections,
 	}
 	for method, p := range next.MethodPolicies {
 		if was, both := s.MethodPolicies[method]; !both {
@@ -174,6 +182,12 @@ func (c ServiceChange) String() string {
 	}
 	if c.TLS {
 		says = append(says, "tls")
+	}
+	if c.Health {
+		says = append(says, "health check")
+	}
+	if c.Connections {
+		says = append(says, "connections")
 	}
 	for _, m := range c.Methods {
 		says = append(says, "method "+m)

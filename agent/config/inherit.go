@@ -94,13 +94,20 @@ func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
 		f.checkRateLimit(path+".rate_limit", b, p.RateLimit)
 	}
 	f.checkCache(l, own, p)
+	if b := own.GetConnections(); b != nil {
+		f.checkConnections(l, b, m.GetConnections(), f.upstreamConnections)
+	}
+	if b := own.GetHealthCheck(); b != nil {
+		f.checkHealth(l, b, m.GetHealthCheck())
+	}
 	if b := own.GetFault(); b != nil {
 		f.checkFault(path+".fault", b, m.GetFault())
 	}
 }
 
 // inherit returns the parent with what the child writes on top, field by
-// field; a list is replaced whole, and so is a fallback's answer.
+// field; a list is replaced whole, and so are a fallback's answer and a health
+// check's kind.
 func inherit(parent, child *configv1.Policy) *configv1.Policy {
 	merged := &configv1.Policy{}
 	if parent != nil {
@@ -109,6 +116,9 @@ func inherit(parent, child *configv1.Policy) *configv1.Policy {
 	if child != nil {
 		if answers(child.GetFallback()) {
 			forgetAnswer(merged.GetFallback())
+		}
+		if check := child.GetHealthCheck(); asks(check) {
+			forgetKind(merged.GetHealthCheck(), check)
 		}
 		overlay(merged.ProtoReflect(), proto.CloneOf(child).ProtoReflect())
 	}

@@ -63,22 +63,28 @@ func parsePrefix(text string) (netip.Prefix, error) {
 func (f *file) statuses(path string, patterns []string) []policy.StatusRange {
 	var ranges []policy.StatusRange
 	for i, text := range patterns {
-		first, last, isRange := strings.Cut(text, "-")
-		if !isRange {
-			last = first
-		}
-		if class, ok := strings.CutSuffix(text, "xx"); ok {
-			first, last = class+"00", class+"99"
-		}
-		a, errA := strconv.Atoi(first)
-		b, errB := strconv.Atoi(last)
-		if errA != nil || errB != nil {
+		r, ok := statusRange(text)
+		if !ok {
 			continue // the field's own rule told
 		}
-		if b < a {
+		if r.Last < r.First {
 			f.refuse(fmt.Sprintf("%s[%d]", path, i), "%q ends before it begins", text)
 		}
-		ranges = append(ranges, policy.StatusRange{First: a, Last: b})
+		ranges = append(ranges, r)
 	}
 	return ranges
+}
+
+// statusRange resolves one pattern.
+func statusRange(text string) (policy.StatusRange, bool) {
+	first, last, isRange := strings.Cut(text, "-")
+	if !isRange {
+		last = first
+	}
+	if class, ok := strings.CutSuffix(text, "xx"); ok {
+		first, last = class+"00", class+"99"
+	}
+	a, errA := strconv.Atoi(first)
+	b, errB := strconv.Atoi(last)
+	return policy.StatusRange{First: a, Last: b}, errA == nil && errB == nil
 }

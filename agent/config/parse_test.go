@@ -300,6 +300,12 @@ func FuzzParse(f *testing.F) {
 		case err == nil:
 			for _, s := range c.Services {
 				valid(t, s.Policy)
+				if h := s.Health; h != nil && (h.Timeout > h.Interval || h.Timeout <= 0 || h.UnhealthyAfter < 1 || h.HealthyAfter < 1 || h.Kind == HealthTLS && s.TLS == nil) {
+					t.Fatalf("accepted %+v", h)
+				}
+				if k := s.Connections; k.Max > 0 && k.Warm > k.Max || k.Warm < 0 || k.MaxAge < 0 || k.IdleTimeout < 0 {
+					t.Fatalf("accepted %+v", k)
+				}
 				for _, p := range s.MethodPolicies {
 					valid(t, p)
 				}

@@ -10,13 +10,15 @@ import (
 
 // file is a configuration being read: its text and what is wrong with it.
 type file struct {
-	name    string     // paths in it begin at its folder
-	root    *yaml.Node // nil: nothing is written
-	chaos   bool       // faults may be written
-	sets    map[string]*descriptors
-	issues  []Issue
-	earlier int // how many of them are of earlier passes
-	untold  int // how many were past maxIssues
+	name  string     // paths in it begin at its folder
+	root  *yaml.Node // nil: nothing is written
+	chaos bool       // faults may be written
+	// upstreamConnections is what egress.limits allow to one endpoint.
+	upstreamConnections int
+	sets                map[string]*descriptors
+	issues              []Issue
+	earlier             int // how many of them are of earlier passes
+	untold              int // how many were past maxIssues
 }
 
 // nextPass ends a pass: what it refused is not told again.

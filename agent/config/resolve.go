@@ -19,6 +19,9 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		return l.GetAddress()
 	}
 	f.chaos = m.GetChaos().GetEnabled()
+	if f.upstreamConnections = int(m.GetEgress().GetLimits().GetUpstreamConnections()); f.upstreamConnections == 0 {
+		f.upstreamConnections = defaultUpstreamConnections
+	}
 	defaults, inherited := f.policy(level{path: "defaults", who: "every service"}, nil, m.GetDefaults())
 	c := &Config{
 		Egress:    address(m.GetEgress(), DefaultEgress),
@@ -27,6 +30,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
 		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
+		StateDir:  m.GetState().GetDir(),
 		Chaos:     f.chaos,
 	}
 	c.Listeners = Listeners{
@@ -52,6 +56,8 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	if s.TLS != nil {
 		f.checkTLS(path+".tls", s.TLS, false)
 	}
+	s.Connections = connections(inherited.GetConnections())
+	s.Health = f.serviceHealth(path, m.GetPolicy().GetHealthCheck(), inherited.GetHealthCheck(), s.TLS != nil)
 	for _, a := range m.GetMatch().GetAuthorities() {
 		s.Authorities = append(s.Authorities, strings.ToLower(a))
 	}

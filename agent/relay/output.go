@@ -175,6 +175,7 @@ func (c *conn) remove(b *batch, l *leg) {
 	}
 	if up, ok := c.side.(*upConn); ok {
 		b.freed(up.upstream)
+		up.idleSince = b.now
 	}
 	if c.draining && len(c.streams) == 0 {
 		c.closeWhenWritten(b)

@@ -124,6 +124,7 @@ func (u *upstream) renew(b *batch) {
 	u.leaving = append(u.leaving, conns...)
 	u.current.Store(nil)
 	u.retryAt, u.failures = 0, 0
+	u.warm(b.now)
 	u.mu.Unlock()
 	for _, up := range conns {
 		up.leave(b)

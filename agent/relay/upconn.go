@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/outrigger-rpc/outrigger/policy"
 )
 
 // errNoSettings ends a connection whose peer never spoke HTTP/2.
@@ -19,7 +21,9 @@ type upConn struct {
 	silent     bool   // SETTINGS did not come in time. Guarded by mu
 	lastError  string // what the endpoint's GOAWAY said. Reader only
 	lifeTimer  timer
-	life       life // guarded by mu
+	life       life           // guarded by mu
+	idleSince  policy.Instant // when its last stream ended. Guarded by mu
+	tenure     tenure         // guarded by upstream.mu
 }
 
 func newUpConn(r *Relay, sock *socket, u *upstream) *upConn {
@@ -28,6 +32,7 @@ func newUpConn(r *Relay, sock *socket, u *upstream) *upConn {
 	up.begun, up.greeted = true, true
 	up.preface = timer{shard: up.serial, owner: settingsTimeout{up}}
 	up.lifeTimer = timer{shard: up.serial, owner: lifeCheck{up}}
+	up.tenure.timer = timer{shard: up.serial, owner: tend{up}}
 	up.life.wait = r.keepalive.Interval
 	return up
 }
@@ -179,6 +184,7 @@ func (up *upConn) lost(b *batch, err error) {
 	u := up.upstream
 	u.relay.wheel.cancel(&up.preface)
 	u.relay.wheel.cancel(&up.lifeTimer)
+	u.relay.wheel.cancel(&up.tenure.timer)
 	if !up.ready {
 		up.mu.Lock()
 		if up.silent {

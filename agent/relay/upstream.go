@@ -44,6 +44,7 @@ type upstream struct {
 	lastReason policy.Reason
 	retryAt    policy.Instant // no connect before it
 	forgotten  bool
+	keep       Connections
 }
 
 func newUpstream(r *Relay, e *balancer.Endpoint, t Transport) *upstream {
@@ -53,13 +54,13 @@ func newUpstream(r *Relay, e *balancer.Endpoint, t Transport) *upstream {
 }
 
 // reconnect tries again after a backoff, whether or not a call waits: that is
-// how an endpoint comes back.
+// how an endpoint comes back, and how connections stay warm.
 type reconnect struct{ u *upstream }
 
 func (t reconnect) expire(*batch) {
 	t.u.mu.Lock()
 	defer t.u.mu.Unlock()
-	if !t.u.forgotten && t.u.dialing == 0 && len(t.u.conns) == 0 {
+	if t.u.wanted() {
 		t.u.dial()
 	}
 }
@@ -91,7 +92,7 @@ func (u *upstream) take(b *batch, a *attempt) *policy.Refusal {
 	u.waiting = append(u.waiting, a)
 	u.queued.Store(int32(len(u.waiting)))
 	a.queuedAt = u
-	if u.dialing == 0 && len(u.conns) < u.relay.limits.UpstreamConnections {
+	if u.dialing == 0 && len(u.conns) < u.limit() {
 		u.dial()
 	}
 	return nil
@@ -142,7 +143,7 @@ func (u *upstream) admit(b *batch) {
 		}
 		u.mu.Lock()
 		opened := u.openAny(b, a)
-		if !opened && u.dialing == 0 && !u.forgotten && len(u.conns) < u.relay.limits.UpstreamConnections && b.now >= u.retryAt {
+		if !opened && u.dialing == 0 && !u.forgotten && len(u.conns) < u.limit() && b.now >= u.retryAt {
 			u.dial()
 		}
 		u.mu.Unlock()
@@ -215,7 +216,15 @@ func (u *upstream) connected(b *batch, up *upConn) {
 	}
 	u.conns = append(u.conns, up)
 	u.current.Store(up)
+	u.begin(up, b.now)
+	worn := u.succeed()
+	if u.keep.Warm > 0 && u.wanted() {
+		u.dial() // one after the other
+	}
 	u.mu.Unlock()
+	if worn != nil {
+		worn.leave(b)
+	}
 	u.endpoint.SetConnected(true, "", b.now)
 	u.admit(b)
 }
@@ -235,11 +244,13 @@ func (u *upstream) connectFailed(b *batch, err error) {
 		calls, u.waiting = u.waiting, nil
 		u.queued.Store(0)
 	}
-	alone, forgotten := len(u.conns) == 0, u.forgotten
+	alone, forgotten, wanted := len(u.conns) == 0, u.forgotten, u.wanted()
 	u.mu.Unlock()
 	u.relay.stats.connectFailures.Add(1)
 	if alone && !forgotten {
 		u.endpoint.SetConnected(false, u.lastError, b.now)
+	}
+	if wanted {
 		u.relay.wheel.arm(&u.retry, b.now+wait)
 	}
 	for _, a := range calls {
@@ -305,6 +316,7 @@ func (u *upstream) drop(b *batch, up *upConn, over bool) {
 	if len(u.waiting) > 0 && len(u.conns) == 0 && u.dialing == 0 && !u.forgotten {
 		u.dial()
 	}
+	u.warm(b.now + warmPause)
 	u.mu.Unlock()
 }
 

@@ -47,6 +47,7 @@ func fullSource(t *testing.T) Source {
 		Relay: func() RelayStats {
 			return RelayStats{Calls: 3, ProtocolErrors: []policy.Count{{Label: "PROTOCOL_ERROR", Total: 1}}}
 		},
+		Health:      func() []HealthCount { return []HealthCount{{"greeter", "passed", 1}} },
 		Reloads:     func() (succeeded, failed uint64) { return 1, 1 },
 		Transitions: transitions,
 	}

@@ -82,6 +82,7 @@ func TestRelayTransitionsAndProcess(t *testing.T) {
 			}
 		},
 		Reloads:     func() (succeeded, failed uint64) { return 4, 1 },
+		Health:      func() []HealthCount { return []HealthCount{{"greeter", "passed", 8}, {"greeter", "timed_out", 2}} },
 		Transitions: &transitions,
 	})
 	_, families := scrape(t, telemetry)
@@ -100,6 +101,7 @@ func TestRelayTransitionsAndProcess(t *testing.T) {
 		{"outrigger_relay_handshake_failures_total", nil, 5},
 		{"outrigger_relay_silent_deaths_total", nil, 4},
 		{"outrigger_breaker_transitions_total", map[string]string{"outrigger_service": "greeter", "outrigger_to": "OPEN"}, 2},
+		{"outrigger_health_checks_total", map[string]string{"outrigger_service": "greeter", "outrigger_outcome": "timed_out"}, 2},
 		{"outrigger_config_reloads_total", map[string]string{"outrigger_outcome": "failed"}, 1},
 		{"outrigger_build_info", map[string]string{"outrigger_version": "v1.2.3"}, 1},
 		{"target_info", map[string]string{"service_name": "outrigger", "service_version": "v1.2.3"}, 1},
@@ -141,7 +143,7 @@ func TestEveryInstrumentIsReported(t *testing.T) {
 	// Then OTLP carries each instrument of names.go under its own name.
 	for _, i := range []instrument{
 		callDuration, calls, refusals, observedRefusals, retries,
-		endpoints, endpointAttempts, endpointFailures, endpointActive,
+		endpoints, endpointAttempts, endpointFailures, endpointActive, healthChecks,
 		breakerState, breakerTransitions,
 		slaAttained, slaTarget, slaLatency, slaLatencyTarget, slaVerdict, slaBudget, slaBurn,
 		relayConnections, relayActive, relayCalls, relayBytes, relayErrors,

@@ -45,6 +45,8 @@ var (
 		"Attempts that failed and that the endpoint is to blame for."}
 	endpointActive = instrument{"outrigger.endpoint.attempts.active", "{attempt}",
 		"Attempts that are on their way to an endpoint now."}
+	healthChecks = instrument{"outrigger.health.checks", "{check}",
+		"Active checks of a service's endpoints, by outcome."}
 
 	// Breakers.
 	breakerState = instrument{"outrigger.breaker.state", "",

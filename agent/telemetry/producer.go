@@ -35,6 +35,11 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 			c.counter(breakerTransitions, n, keyService.String(service), keyFrom.String(from), keyTo.String(to))
 		})
 	}
+	if p.source.Health != nil {
+		for _, n := range p.source.Health() {
+			c.counter(healthChecks, n.Total, keyService.String(n.Service), keyOutcome.String(n.Outcome))
+		}
+	}
 	if p.source.Relay != nil {
 		collectRelay(c, p.source.Relay())
 	}

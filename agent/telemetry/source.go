@@ -20,8 +20,17 @@ type Source struct {
 	Relay func() RelayStats
 	// Reloads returns how many reloads succeeded and failed so far.
 	Reloads func() (succeeded, failed uint64)
+	// Health returns the active checks so far.
+	Health func() []HealthCount
 	// Transitions are counted as they happen; nil: none.
 	Transitions *Transitions
+}
+
+// HealthCount is how many active checks of a service's endpoints had an
+// outcome; the outcomes are few and fixed.
+type HealthCount struct {
+	Service, Outcome string
+	Total            uint64
 }
 
 // RelayStats are the data plane's figures. Counters only grow.

@@ -32,6 +32,10 @@ type stage struct {
 func (s *stage) Info() api.Info {
 	return api.Info{Version: "v1.2.3", ConfigPath: "o.yaml", ConfigGeneration: 3, Egress: "127.0.0.1:7600", API: s.address, Admin: "127.0.0.1:7602"}
 }
+func (s *stage) Note(*balancer.Endpoint) string { return "" }
+
+func (s *stage) Drained(string, string, bool) {}
+
 func (s *stage) Traffic() api.Traffic {
 	return api.Traffic{Calls: 12, ActiveCalls: 1, DownstreamConnections: 1, UpstreamConnections: 2}
 }

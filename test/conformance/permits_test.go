@@ -19,6 +19,7 @@ import (
 
 	"github.com/outrigger-rpc/outrigger/agent/api"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -63,6 +64,10 @@ func (agent) Traffic() api.Traffic { return api.Traffic{} }
 
 // Reload implements api.Agent.
 func (agent) Reload(context.Context) error { return nil }
+
+func (agent) Note(*balancer.Endpoint) string { return "" }
+
+func (agent) Drained(string, string, bool) {}
 
 func newPermitDoor(r *row) (*permitDoor, error) {
 	d := &permitDoor{service: newService(r, addresses(r.endpoints())...), origin: time.Now().Add(-epoch), served: make(chan error, 1), calls: make(map[string]*permitted)}

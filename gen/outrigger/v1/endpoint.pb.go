@@ -98,7 +98,8 @@ type Endpoint struct {
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Its fitness.
 	State Endpoint_State `protobuf:"varint,3,opt,name=state,proto3,enum=outrigger.v1.Endpoint_State" json:"state,omitempty"`
-	// Why, in plain words; empty when READY.
+	// Why, in plain words. When READY: what a policy in OBSERVE would have made
+	// of it, or empty.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Attempts under way.
 	InFlight int64 `protobuf:"varint,5,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`

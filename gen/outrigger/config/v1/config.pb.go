@@ -1662,7 +1662,8 @@ func (x *SqliteStore) GetPath() string {
 // State says where what outlives a restart is kept.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A folder. Empty: nothing outlives a restart.
+	// A folder, made where it is missing: which endpoints operators drained is
+	// kept there. Empty: nothing outlives a restart.
 	Dir           string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

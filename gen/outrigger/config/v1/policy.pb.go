@@ -135,7 +135,7 @@ func (x CircuitBreaker_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CircuitBreaker_Scope.Descriptor instead.
 func (CircuitBreaker_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // The algorithm.
@@ -208,7 +208,7 @@ func (x LoadBalancing_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Algorithm.Descriptor instead.
 func (LoadBalancing_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // When.
@@ -265,7 +265,7 @@ func (x Defer_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Defer_Mode.Descriptor instead.
 func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29, 0}
 }
 
 // Policy says what a service's calls are under. A field that is not written is
@@ -312,7 +312,11 @@ type Policy struct {
 	// Answers from earlier answers. Wants idempotent: true.
 	Cache *Cache `protobuf:"bytes,19,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Makes calls slow or fail on purpose. Wants chaos: {enabled: true}.
-	Fault         *Fault `protobuf:"bytes,20,opt,name=fault,proto3" json:"fault,omitempty"`
+	Fault *Fault `protobuf:"bytes,20,opt,name=fault,proto3" json:"fault,omitempty"`
+	// How HTTP/2 connections to endpoints are kept. The service's, so not written
+	// for a method. Authorities that are dialled are connected as if it were not
+	// written.
+	Connections   *Connections `protobuf:"bytes,21,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +491,89 @@ func (x *Policy) GetFault() *Fault {
 	return nil
 }
 
+func (x *Policy) GetConnections() *Connections {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+// Connections says how HTTP/2 connections to each endpoint are kept.
+type Connections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many are kept open without calls. At most max. Default 0.
+	Warm *uint32 `protobuf:"varint,1,opt,name=warm,proto3,oneof" json:"warm,omitempty"`
+	// How many may take new streams. At most, and by default,
+	// egress.limits.upstream_connections.
+	Max *uint32 `protobuf:"varint,2,opt,name=max,proto3,oneof" json:"max,omitempty"`
+	// How long one takes new streams, ± 10 %; then another takes its place. 0s:
+	// for ever. Default 0s, at most 365d; from 1s on.
+	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// How long one may be without a stream before it is closed, but for those
+	// that are warm. 0s: for ever. Default 0s, at most 365d; from 1s on.
+	IdleTimeout   *durationpb.Duration `protobuf:"bytes,4,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connections) Reset() {
+	*x = Connections{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connections) ProtoMessage() {}
+
+func (x *Connections) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connections.ProtoReflect.Descriptor instead.
+func (*Connections) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Connections) GetWarm() uint32 {
+	if x != nil && x.Warm != nil {
+		return *x.Warm
+	}
+	return 0
+}
+
+func (x *Connections) GetMax() uint32 {
+	if x != nil && x.Max != nil {
+		return *x.Max
+	}
+	return 0
+}
+
+func (x *Connections) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *Connections) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
 // Http sorts the statuses of plain HTTP answers. A list replaces its default.
 type Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -500,7 +587,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +599,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[1]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +612,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{1}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Http) GetFailureStatuses() []string {
@@ -557,7 +644,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +656,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[2]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +669,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Stream) GetIdleTimeout() *durationpb.Duration {
@@ -619,7 +706,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +718,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[3]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +731,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Retry) GetMaxAttempts() uint32 {
@@ -696,7 +783,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +795,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[4]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +808,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Backoff) GetBase() *durationpb.Duration {
@@ -751,7 +838,7 @@ type RetryBudget struct {
 
 func (x *RetryBudget) Reset() {
 	*x = RetryBudget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +850,7 @@ func (x *RetryBudget) String() string {
 func (*RetryBudget) ProtoMessage() {}
 
 func (x *RetryBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[5]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +863,7 @@ func (x *RetryBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
 func (*RetryBudget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RetryBudget) GetRatio() float64 {
@@ -816,7 +903,7 @@ type Hedge struct {
 
 func (x *Hedge) Reset() {
 	*x = Hedge{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +915,7 @@ func (x *Hedge) String() string {
 func (*Hedge) ProtoMessage() {}
 
 func (x *Hedge) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[6]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +928,7 @@ func (x *Hedge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hedge.ProtoReflect.Descriptor instead.
 func (*Hedge) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hedge) GetDelay() *durationpb.Duration {
@@ -910,7 +997,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1009,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[7]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1022,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CircuitBreaker) GetScope() CircuitBreaker_Scope {
@@ -1009,7 +1096,7 @@ type FailureRate struct {
 
 func (x *FailureRate) Reset() {
 	*x = FailureRate{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1108,7 @@ func (x *FailureRate) String() string {
 func (*FailureRate) ProtoMessage() {}
 
 func (x *FailureRate) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[8]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1121,7 @@ func (x *FailureRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureRate.ProtoReflect.Descriptor instead.
 func (*FailureRate) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FailureRate) GetThreshold() float64 {
@@ -1071,7 +1158,7 @@ type SlowCalls struct {
 
 func (x *SlowCalls) Reset() {
 	*x = SlowCalls{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1170,7 @@ func (x *SlowCalls) String() string {
 func (*SlowCalls) ProtoMessage() {}
 
 func (x *SlowCalls) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[9]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1183,7 @@ func (x *SlowCalls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlowCalls.ProtoReflect.Descriptor instead.
 func (*SlowCalls) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SlowCalls) GetThreshold() float64 {
@@ -1133,7 +1220,7 @@ type Concurrency struct {
 
 func (x *Concurrency) Reset() {
 	*x = Concurrency{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1232,7 @@ func (x *Concurrency) String() string {
 func (*Concurrency) ProtoMessage() {}
 
 func (x *Concurrency) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[10]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1245,7 @@ func (x *Concurrency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
 func (*Concurrency) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Concurrency) GetMaxInFlight() uint32 {
@@ -1218,7 +1305,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1317,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1330,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RateLimit) GetPerSecond() float64 {
@@ -1300,7 +1387,7 @@ type RateLimitKey struct {
 
 func (x *RateLimitKey) Reset() {
 	*x = RateLimitKey{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1399,7 @@ func (x *RateLimitKey) String() string {
 func (*RateLimitKey) ProtoMessage() {}
 
 func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1412,7 @@ func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitKey.ProtoReflect.Descriptor instead.
 func (*RateLimitKey) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RateLimitKey) GetHeader() string {
@@ -1351,7 +1438,7 @@ type ClientThrottle struct {
 
 func (x *ClientThrottle) Reset() {
 	*x = ClientThrottle{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1450,7 @@ func (x *ClientThrottle) String() string {
 func (*ClientThrottle) ProtoMessage() {}
 
 func (x *ClientThrottle) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1463,7 @@ func (x *ClientThrottle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientThrottle.ProtoReflect.Descriptor instead.
 func (*ClientThrottle) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClientThrottle) GetRatio() float64 {
@@ -1430,7 +1517,7 @@ type Fallback struct {
 
 func (x *Fallback) Reset() {
 	*x = Fallback{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1529,7 @@ func (x *Fallback) String() string {
 func (*Fallback) ProtoMessage() {}
 
 func (x *Fallback) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1542,7 @@ func (x *Fallback) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fallback.ProtoReflect.Descriptor instead.
 func (*Fallback) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Fallback) GetCode() string {
@@ -1536,7 +1623,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1635,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1648,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cache) GetTtl() *durationpb.Duration {
@@ -1631,7 +1718,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1730,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1743,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Fault) GetDelay() *FaultDelay {
@@ -1700,7 +1787,7 @@ type FaultDelay struct {
 
 func (x *FaultDelay) Reset() {
 	*x = FaultDelay{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1799,7 @@ func (x *FaultDelay) String() string {
 func (*FaultDelay) ProtoMessage() {}
 
 func (x *FaultDelay) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1812,7 @@ func (x *FaultDelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultDelay.ProtoReflect.Descriptor instead.
 func (*FaultDelay) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FaultDelay) GetPercent() float64 {
@@ -1755,7 +1842,7 @@ type FaultAbort struct {
 
 func (x *FaultAbort) Reset() {
 	*x = FaultAbort{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1854,7 @@ func (x *FaultAbort) String() string {
 func (*FaultAbort) ProtoMessage() {}
 
 func (x *FaultAbort) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1867,7 @@ func (x *FaultAbort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultAbort.ProtoReflect.Descriptor instead.
 func (*FaultAbort) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FaultAbort) GetPercent() float64 {
@@ -1810,7 +1897,7 @@ type FaultHeader struct {
 
 func (x *FaultHeader) Reset() {
 	*x = FaultHeader{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1909,7 @@ func (x *FaultHeader) String() string {
 func (*FaultHeader) ProtoMessage() {}
 
 func (x *FaultHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1922,7 @@ func (x *FaultHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultHeader.ProtoReflect.Descriptor instead.
 func (*FaultHeader) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FaultHeader) GetName() string {
@@ -1863,7 +1950,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1962,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1975,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LoadBalancing) GetPolicy() LoadBalancing_Algorithm {
@@ -1909,7 +1996,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2008,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2021,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HashOn) GetHeader() string {
@@ -1944,32 +2031,40 @@ func (x *HashOn) GetHeader() string {
 	return ""
 }
 
-// HealthCheck asks endpoints how they are.
+// HealthCheck asks endpoints how they are, over the transport that their calls
+// take. It wants one of grpc, http, tcp and tls; the one that is written takes
+// the place of an inherited one. It is the service's, so not written for a
+// method. Authorities that are dialled are not checked.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By the gRPC health service.
+	// By the gRPC health service: Check, and Watch where an endpoint has it. An
+	// endpoint that has neither counts as healthy, with a warning.
 	Grpc *GrpcCheck `protobuf:"bytes,1,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	// By HTTP.
 	Http *HttpCheck `protobuf:"bytes,2,opt,name=http,proto3" json:"http,omitempty"`
 	// By connecting.
 	Tcp *TcpCheck `protobuf:"bytes,3,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// How often. Default 5s.
+	// How often, ± 10 %; twice as often while there is doubt, though not below
+	// 1s unless the interval is. 100ms to 1h. Default 5s.
 	Interval *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
-	// How long an answer may take. Default 1s.
+	// How long an answer may take, the connect included. 1ms to 1h, at most
+	// interval. Default 1s, or interval where that is less.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Failures in a row that make an endpoint unhealthy. Default 3.
 	UnhealthyAfter *uint32 `protobuf:"varint,6,opt,name=unhealthy_after,json=unhealthyAfter,proto3,oneof" json:"unhealthy_after,omitempty"`
 	// Successes in a row that make it healthy. Default 2.
 	HealthyAfter *uint32 `protobuf:"varint,7,opt,name=healthy_after,json=healthyAfter,proto3,oneof" json:"healthy_after,omitempty"`
-	// Whether it acts.
-	Mode          Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// Whether it acts. Default ENFORCE where the block is written.
+	Mode Mode `protobuf:"varint,8,opt,name=mode,proto3,enum=outrigger.config.v1.Mode" json:"mode,omitempty"`
+	// By a TLS handshake. Wants the service's tls.
+	Tls           *TlsCheck `protobuf:"bytes,9,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2076,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2089,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HealthCheck) GetGrpc() *GrpcCheck {
@@ -2053,6 +2148,13 @@ func (x *HealthCheck) GetMode() Mode {
 	return Mode_MODE_UNSPECIFIED
 }
 
+func (x *HealthCheck) GetTls() *TlsCheck {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // GrpcCheck asks the gRPC health service.
 type GrpcCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2064,7 +2166,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2178,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2191,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -2099,18 +2201,25 @@ func (x *GrpcCheck) GetService() string {
 	return ""
 }
 
-// HttpCheck asks by HTTP.
+// HttpCheck asks by HTTP, with GET. Redirects are not followed.
 type HttpCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The path.
-	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The path. It has no default.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The Host header. Default: the endpoint's address.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Statuses of a healthy endpoint: "204", "2xx" or "200-399". Default 2xx.
+	ExpectedStatuses []string `protobuf:"bytes,3,rep,name=expected_statuses,json=expectedStatuses,proto3" json:"expected_statuses,omitempty"`
+	// Text that must stand in the first 65536 bytes of the answer; no more is
+	// read. Empty: anything may.
+	ExpectedText  string `protobuf:"bytes,4,opt,name=expected_text,json=expectedText,proto3" json:"expected_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2231,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,12 +2244,33 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HttpCheck) GetPath() string {
 	if x != nil {
 		return x.Path
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetExpectedStatuses() []string {
+	if x != nil {
+		return x.ExpectedStatuses
+	}
+	return nil
+}
+
+func (x *HttpCheck) GetExpectedText() string {
+	if x != nil {
+		return x.ExpectedText
 	}
 	return ""
 }
@@ -2154,7 +2284,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2296,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2309,44 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
+}
+
+// TlsCheck asks by a TLS handshake.
+type TlsCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TlsCheck) Reset() {
+	*x = TlsCheck{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsCheck) ProtoMessage() {}
+
+func (x *TlsCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsCheck.ProtoReflect.Descriptor instead.
+func (*TlsCheck) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 // OutlierDetection takes endpoints that do worse than they should out of
@@ -2226,7 +2393,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2405,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2418,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -2349,7 +2516,7 @@ type Defer struct {
 
 func (x *Defer) Reset() {
 	*x = Defer{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2528,7 @@ func (x *Defer) String() string {
 func (*Defer) ProtoMessage() {}
 
 func (x *Defer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2541,7 @@ func (x *Defer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defer.ProtoReflect.Descriptor instead.
 func (*Defer) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Defer) GetMode() Defer_Mode {
@@ -2402,7 +2569,7 @@ type Sla struct {
 
 func (x *Sla) Reset() {
 	*x = Sla{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2581,7 @@ func (x *Sla) String() string {
 func (*Sla) ProtoMessage() {}
 
 func (x *Sla) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2594,7 @@ func (x *Sla) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sla.ProtoReflect.Descriptor instead.
 func (*Sla) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Sla) GetAvailability() float64 {
@@ -2471,7 +2638,7 @@ type LatencyTarget struct {
 
 func (x *LatencyTarget) Reset() {
 	*x = LatencyTarget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2650,7 @@ func (x *LatencyTarget) String() string {
 func (*LatencyTarget) ProtoMessage() {}
 
 func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2663,7 @@ func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyTarget.ProtoReflect.Descriptor instead.
 func (*LatencyTarget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LatencyTarget) GetQuantile() float64 {
@@ -2517,7 +2684,8 @@ var File_outrigger_config_v1_policy_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd4\t\n" +
+	" outrigger/config/v1/policy.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\x98\n" +
+	"\n" +
 	"\x06Policy\x12D\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\atimeout\x12R\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\rperTryTimeout\x123\n" +
@@ -2542,8 +2710,17 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x0fclient_throttle\x18\x11 \x01(\v2#.outrigger.config.v1.ClientThrottleR\x0eclientThrottle\x129\n" +
 	"\bfallback\x18\x12 \x01(\v2\x1d.outrigger.config.v1.FallbackR\bfallback\x120\n" +
 	"\x05cache\x18\x13 \x01(\v2\x1a.outrigger.config.v1.CacheR\x05cache\x120\n" +
-	"\x05fault\x18\x14 \x01(\v2\x1a.outrigger.config.v1.FaultR\x05faultB\r\n" +
-	"\v_idempotent\"\xc8\x01\n" +
+	"\x05fault\x18\x14 \x01(\v2\x1a.outrigger.config.v1.FaultR\x05fault\x12B\n" +
+	"\vconnections\x18\x15 \x01(\v2 .outrigger.config.v1.ConnectionsR\vconnectionsB\r\n" +
+	"\v_idempotent\"\xf8\x01\n" +
+	"\vConnections\x12!\n" +
+	"\x04warm\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\x80\bH\x00R\x04warm\x88\x01\x01\x12!\n" +
+	"\x03max\x18\x02 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\x80\b(\x01H\x01R\x03max\x88\x01\x01\x12C\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\x06maxAge\x12M\n" +
+	"\fidle_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\vidleTimeoutB\a\n" +
+	"\x05_warmB\x06\n" +
+	"\x04_max\"\xc8\x01\n" +
 	"\x04Http\x12^\n" +
 	"\x10failure_statuses\x18\x01 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x0ffailureStatuses\x12`\n" +
 	"\x11pushback_statuses\x18\x02 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x10pushbackStatuses\"\xa6\x01\n" +
@@ -2703,7 +2880,7 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"\x06MAGLEV\x10\a\":\n" +
 	"\x06HashOn\x120\n" +
-	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xa0\x04\n" +
+	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xd6\x04\n" +
 	"\vHealthCheck\x122\n" +
 	"\x04grpc\x18\x01 \x01(\v2\x1e.outrigger.config.v1.GrpcCheckR\x04grpc\x122\n" +
 	"\x04http\x18\x02 \x01(\v2\x1e.outrigger.config.v1.HttpCheckR\x04http\x12/\n" +
@@ -2714,18 +2891,25 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\xbaH\a*\x05\x18\xe8\a(\x01H\x00R\x0eunhealthyAfter\x88\x01\x01\x124\n" +
 	"\rhealthy_after\x18\a \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xe8\a(\x01H\x01R\fhealthyAfter\x88\x01\x01\x127\n" +
-	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode:\x16\xbaH\x13\"\x11\n" +
+	"\x04mode\x18\b \x01(\x0e2\x19.outrigger.config.v1.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12/\n" +
+	"\x03tls\x18\t \x01(\v2\x1d.outrigger.config.v1.TlsCheckR\x03tls:\x1b\xbaH\x18\"\x16\n" +
 	"\x04grpc\n" +
 	"\x04http\n" +
-	"\x03tcpB\x12\n" +
+	"\x03tcp\n" +
+	"\x03tlsB\x12\n" +
 	"\x10_unhealthy_afterB\x10\n" +
 	"\x0e_healthy_after\"/\n" +
 	"\tGrpcCheck\x12\"\n" +
-	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\aservice\"3\n" +
+	"\aservice\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\aservice\"\xfa\x01\n" +
 	"\tHttpCheck\x12&\n" +
-	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\"\n" +
+	"\x04path\x18\x01 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\b2\b^/[^ ]*$R\x04path\x124\n" +
+	"\x04host\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x18\xff\x012\x16^[A-Za-z0-9._:\\[\\]-]*$R\x04host\x12`\n" +
+	"\x11expected_statuses\x18\x03 \x03(\tB3\xbaH0\x92\x01-\x10d\")r'2%^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$R\x10expectedStatuses\x12-\n" +
+	"\rexpected_text\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\fexpectedText\"\n" +
 	"\n" +
-	"\bTcpCheck\"\xde\a\n" +
+	"\bTcpCheck\"\n" +
+	"\n" +
+	"\bTlsCheck\"\xde\a\n" +
 	"\x10OutlierDetection\x12A\n" +
 	"\x14consecutive_failures\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00R\x13consecutiveFailures\x88\x01\x01\x12?\n" +
 	"\ffailure_rate\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\vfailureRate\x88\x01\x01\x12I\n" +
@@ -2789,117 +2973,123 @@ func file_outrigger_config_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(Mode)(0),                    // 0: outrigger.config.v1.Mode
 	(CircuitBreaker_Scope)(0),    // 1: outrigger.config.v1.CircuitBreaker.Scope
 	(LoadBalancing_Algorithm)(0), // 2: outrigger.config.v1.LoadBalancing.Algorithm
 	(Defer_Mode)(0),              // 3: outrigger.config.v1.Defer.Mode
 	(*Policy)(nil),               // 4: outrigger.config.v1.Policy
-	(*Http)(nil),                 // 5: outrigger.config.v1.Http
-	(*Stream)(nil),               // 6: outrigger.config.v1.Stream
-	(*Retry)(nil),                // 7: outrigger.config.v1.Retry
-	(*Backoff)(nil),              // 8: outrigger.config.v1.Backoff
-	(*RetryBudget)(nil),          // 9: outrigger.config.v1.RetryBudget
-	(*Hedge)(nil),                // 10: outrigger.config.v1.Hedge
-	(*CircuitBreaker)(nil),       // 11: outrigger.config.v1.CircuitBreaker
-	(*FailureRate)(nil),          // 12: outrigger.config.v1.FailureRate
-	(*SlowCalls)(nil),            // 13: outrigger.config.v1.SlowCalls
-	(*Concurrency)(nil),          // 14: outrigger.config.v1.Concurrency
-	(*RateLimit)(nil),            // 15: outrigger.config.v1.RateLimit
-	(*RateLimitKey)(nil),         // 16: outrigger.config.v1.RateLimitKey
-	(*ClientThrottle)(nil),       // 17: outrigger.config.v1.ClientThrottle
-	(*Fallback)(nil),             // 18: outrigger.config.v1.Fallback
-	(*Cache)(nil),                // 19: outrigger.config.v1.Cache
-	(*Fault)(nil),                // 20: outrigger.config.v1.Fault
-	(*FaultDelay)(nil),           // 21: outrigger.config.v1.FaultDelay
-	(*FaultAbort)(nil),           // 22: outrigger.config.v1.FaultAbort
-	(*FaultHeader)(nil),          // 23: outrigger.config.v1.FaultHeader
-	(*LoadBalancing)(nil),        // 24: outrigger.config.v1.LoadBalancing
-	(*HashOn)(nil),               // 25: outrigger.config.v1.HashOn
-	(*HealthCheck)(nil),          // 26: outrigger.config.v1.HealthCheck
-	(*GrpcCheck)(nil),            // 27: outrigger.config.v1.GrpcCheck
-	(*HttpCheck)(nil),            // 28: outrigger.config.v1.HttpCheck
-	(*TcpCheck)(nil),             // 29: outrigger.config.v1.TcpCheck
-	(*OutlierDetection)(nil),     // 30: outrigger.config.v1.OutlierDetection
-	(*Defer)(nil),                // 31: outrigger.config.v1.Defer
-	(*Sla)(nil),                  // 32: outrigger.config.v1.Sla
-	(*LatencyTarget)(nil),        // 33: outrigger.config.v1.LatencyTarget
-	(*durationpb.Duration)(nil),  // 34: google.protobuf.Duration
+	(*Connections)(nil),          // 5: outrigger.config.v1.Connections
+	(*Http)(nil),                 // 6: outrigger.config.v1.Http
+	(*Stream)(nil),               // 7: outrigger.config.v1.Stream
+	(*Retry)(nil),                // 8: outrigger.config.v1.Retry
+	(*Backoff)(nil),              // 9: outrigger.config.v1.Backoff
+	(*RetryBudget)(nil),          // 10: outrigger.config.v1.RetryBudget
+	(*Hedge)(nil),                // 11: outrigger.config.v1.Hedge
+	(*CircuitBreaker)(nil),       // 12: outrigger.config.v1.CircuitBreaker
+	(*FailureRate)(nil),          // 13: outrigger.config.v1.FailureRate
+	(*SlowCalls)(nil),            // 14: outrigger.config.v1.SlowCalls
+	(*Concurrency)(nil),          // 15: outrigger.config.v1.Concurrency
+	(*RateLimit)(nil),            // 16: outrigger.config.v1.RateLimit
+	(*RateLimitKey)(nil),         // 17: outrigger.config.v1.RateLimitKey
+	(*ClientThrottle)(nil),       // 18: outrigger.config.v1.ClientThrottle
+	(*Fallback)(nil),             // 19: outrigger.config.v1.Fallback
+	(*Cache)(nil),                // 20: outrigger.config.v1.Cache
+	(*Fault)(nil),                // 21: outrigger.config.v1.Fault
+	(*FaultDelay)(nil),           // 22: outrigger.config.v1.FaultDelay
+	(*FaultAbort)(nil),           // 23: outrigger.config.v1.FaultAbort
+	(*FaultHeader)(nil),          // 24: outrigger.config.v1.FaultHeader
+	(*LoadBalancing)(nil),        // 25: outrigger.config.v1.LoadBalancing
+	(*HashOn)(nil),               // 26: outrigger.config.v1.HashOn
+	(*HealthCheck)(nil),          // 27: outrigger.config.v1.HealthCheck
+	(*GrpcCheck)(nil),            // 28: outrigger.config.v1.GrpcCheck
+	(*HttpCheck)(nil),            // 29: outrigger.config.v1.HttpCheck
+	(*TcpCheck)(nil),             // 30: outrigger.config.v1.TcpCheck
+	(*TlsCheck)(nil),             // 31: outrigger.config.v1.TlsCheck
+	(*OutlierDetection)(nil),     // 32: outrigger.config.v1.OutlierDetection
+	(*Defer)(nil),                // 33: outrigger.config.v1.Defer
+	(*Sla)(nil),                  // 34: outrigger.config.v1.Sla
+	(*LatencyTarget)(nil),        // 35: outrigger.config.v1.LatencyTarget
+	(*durationpb.Duration)(nil),  // 36: google.protobuf.Duration
 }
 var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
-	34, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	34, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
-	6,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
-	7,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
-	10, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
-	11, // 5: outrigger.config.v1.Policy.circuit_breaker:type_name -> outrigger.config.v1.CircuitBreaker
-	14, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
-	15, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
-	24, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
-	25, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
-	26, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
-	30, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
-	31, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
-	32, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
-	5,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
-	17, // 15: outrigger.config.v1.Policy.client_throttle:type_name -> outrigger.config.v1.ClientThrottle
-	18, // 16: outrigger.config.v1.Policy.fallback:type_name -> outrigger.config.v1.Fallback
-	19, // 17: outrigger.config.v1.Policy.cache:type_name -> outrigger.config.v1.Cache
-	20, // 18: outrigger.config.v1.Policy.fault:type_name -> outrigger.config.v1.Fault
-	34, // 19: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
-	34, // 20: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
-	8,  // 21: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
-	9,  // 22: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
-	0,  // 23: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
-	34, // 24: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
-	34, // 25: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
-	34, // 26: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	0,  // 27: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
-	1,  // 28: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
-	12, // 29: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
-	13, // 30: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
-	34, // 31: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
-	34, // 32: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
-	0,  // 33: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
-	34, // 34: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
-	34, // 35: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
-	34, // 36: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
-	0,  // 37: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
-	0,  // 38: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
-	16, // 39: outrigger.config.v1.RateLimit.key:type_name -> outrigger.config.v1.RateLimitKey
-	34, // 40: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
-	0,  // 41: outrigger.config.v1.ClientThrottle.mode:type_name -> outrigger.config.v1.Mode
-	0,  // 42: outrigger.config.v1.Fallback.mode:type_name -> outrigger.config.v1.Mode
-	34, // 43: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	34, // 44: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	34, // 45: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
-	0,  // 46: outrigger.config.v1.Cache.mode:type_name -> outrigger.config.v1.Mode
-	21, // 47: outrigger.config.v1.Fault.delay:type_name -> outrigger.config.v1.FaultDelay
-	22, // 48: outrigger.config.v1.Fault.abort:type_name -> outrigger.config.v1.FaultAbort
-	23, // 49: outrigger.config.v1.Fault.header:type_name -> outrigger.config.v1.FaultHeader
-	0,  // 50: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
-	34, // 51: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
-	2,  // 52: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
-	27, // 53: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
-	28, // 54: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
-	29, // 55: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	34, // 56: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	34, // 57: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	0,  // 58: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	34, // 59: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	34, // 60: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 61: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	34, // 62: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
-	3,  // 63: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	33, // 64: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	34, // 65: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	34, // 66: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	36, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	36, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
+	7,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
+	8,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
+	11, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
+	12, // 5: outrigger.config.v1.Policy.circuit_breaker:type_name -> outrigger.config.v1.CircuitBreaker
+	15, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
+	16, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
+	25, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
+	26, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
+	27, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
+	32, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
+	33, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
+	34, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
+	6,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
+	18, // 15: outrigger.config.v1.Policy.client_throttle:type_name -> outrigger.config.v1.ClientThrottle
+	19, // 16: outrigger.config.v1.Policy.fallback:type_name -> outrigger.config.v1.Fallback
+	20, // 17: outrigger.config.v1.Policy.cache:type_name -> outrigger.config.v1.Cache
+	21, // 18: outrigger.config.v1.Policy.fault:type_name -> outrigger.config.v1.Fault
+	5,  // 19: outrigger.config.v1.Policy.connections:type_name -> outrigger.config.v1.Connections
+	36, // 20: outrigger.config.v1.Connections.max_age:type_name -> google.protobuf.Duration
+	36, // 21: outrigger.config.v1.Connections.idle_timeout:type_name -> google.protobuf.Duration
+	36, // 22: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
+	36, // 23: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
+	9,  // 24: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
+	10, // 25: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
+	0,  // 26: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
+	36, // 27: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
+	36, // 28: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
+	36, // 29: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	0,  // 30: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
+	1,  // 31: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
+	13, // 32: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
+	14, // 33: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
+	36, // 34: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
+	36, // 35: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
+	0,  // 36: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
+	36, // 37: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
+	36, // 38: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
+	36, // 39: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
+	0,  // 40: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
+	0,  // 41: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
+	17, // 42: outrigger.config.v1.RateLimit.key:type_name -> outrigger.config.v1.RateLimitKey
+	36, // 43: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
+	0,  // 44: outrigger.config.v1.ClientThrottle.mode:type_name -> outrigger.config.v1.Mode
+	0,  // 45: outrigger.config.v1.Fallback.mode:type_name -> outrigger.config.v1.Mode
+	36, // 46: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	36, // 47: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	36, // 48: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	0,  // 49: outrigger.config.v1.Cache.mode:type_name -> outrigger.config.v1.Mode
+	22, // 50: outrigger.config.v1.Fault.delay:type_name -> outrigger.config.v1.FaultDelay
+	23, // 51: outrigger.config.v1.Fault.abort:type_name -> outrigger.config.v1.FaultAbort
+	24, // 52: outrigger.config.v1.Fault.header:type_name -> outrigger.config.v1.FaultHeader
+	0,  // 53: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
+	36, // 54: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
+	2,  // 55: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
+	28, // 56: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
+	29, // 57: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
+	30, // 58: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
+	36, // 59: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	36, // 60: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	0,  // 61: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
+	31, // 62: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
+	36, // 63: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	36, // 64: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 65: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	36, // 66: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
+	3,  // 67: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	35, // 68: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	36, // 69: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	36, // 70: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -2908,8 +3098,8 @@ func file_outrigger_config_v1_policy_proto_init() {
 		return
 	}
 	file_outrigger_config_v1_policy_proto_msgTypes[0].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[3].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[5].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[1].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[4].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[6].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[7].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[8].OneofWrappers = []any{}
@@ -2920,19 +3110,20 @@ func file_outrigger_config_v1_policy_proto_init() {
 	file_outrigger_config_v1_policy_proto_msgTypes[13].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[14].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[15].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[17].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[16].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[18].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[19].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[22].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[26].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[20].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[23].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[28].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_policy_proto_rawDesc), len(file_outrigger_config_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
