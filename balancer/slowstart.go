@@ -20,10 +20,8 @@ func (p *Picker) holdsBack(e *Endpoint, now Instant, rnd uint64) bool {
 		return false
 	}
 	// The caller goes on with rnd: what it is used for must not hang together.
-	return float64(scramble(rnd^fourth)>>11)/(1<<53) >= p.options.ramp(passed)
+	return float64(scramble(rnd^saltSlowStart)>>11)/(1<<53) >= p.options.ramp(passed)
 }
-
-const fourth = 0xbf58476d1ce4e5b9
 
 // ramp is the part of its share that an endpoint gets after so long (Envoy,
 // "Slow start mode").
