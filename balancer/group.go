@@ -131,7 +131,7 @@ func (p *Picker) byLoad(g *group, a *Ask) *Endpoint {
 	for range p.options.Choices - 1 {
 		next := best
 		for range tries { // as many choices as are asked for, not one twice
-			rnd = scramble(rnd ^ second)
+			rnd = scramble(rnd ^ saltChoice)
 			if next = p.draw(g, a, rnd); next != best {
 				break
 			}
@@ -148,10 +148,6 @@ func (p *Picker) byLoad(g *group, a *Ask) *Endpoint {
 	}
 	return g.usable[best]
 }
-
-// second keeps a call's further random numbers from those that its first draw
-// has used.
-const second = 0xd1b54a32d192ed03
 
 // cost is what LEAST_REQUEST and PEAK_EWMA compare.
 func (p *Picker) cost(g *group, i int, now Instant, decay float64) float64 {

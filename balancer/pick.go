@@ -64,7 +64,7 @@ func (p *Picker) Pick(set *Set, a Ask) *Endpoint { // budget: 40 ns of 100 endpo
 		}
 		rnd = a.Hash // whoever shares a hash shares its priority and zone
 	}
-	if g := v.group(scramble(rnd ^ third)); g != nil {
+	if g := v.group(scramble(rnd ^ saltPriority)); g != nil {
 		if e := p.choose(g, &a); e != nil {
 			return e
 		}
@@ -72,8 +72,12 @@ func (p *Picker) Pick(set *Set, a Ask) *Endpoint { // budget: 40 ns of 100 endpo
 	return v.resort(rnd, &a)
 }
 
-// third keeps the choice of a priority from those within it.
-const third = 0x94d049bb133111eb
+// Salts keep the random numbers apart that are made of a call's one.
+const (
+	saltPriority  = 0x94d049bb133111eb
+	saltChoice    = 0xd1b54a32d192ed03
+	saltSlowStart = 0xbf58476d1ce4e5b9
+)
 
 func (p *Picker) choose(g *group, a *Ask) *Endpoint {
 	switch p.options.Policy {

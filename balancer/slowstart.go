@@ -4,7 +4,7 @@ import "math"
 
 // holdsBack reports whether slow start keeps a call from the endpoint: so long
 // as it is new or just recovered it takes a growing part of what is its share,
-// and the rest goes elsewhere. rnd is a fresh uniform random number.
+// and the rest goes elsewhere. rnd is a uniform random number.
 func (p *Picker) holdsBack(e *Endpoint, now Instant, rnd uint64) bool {
 	if p.options.SlowStart <= 0 || now <= 0 {
 		return false
@@ -19,7 +19,8 @@ func (p *Picker) holdsBack(e *Endpoint, now Instant, rnd uint64) bool {
 	if passed >= p.options.SlowStart {
 		return false
 	}
-	return float64(rnd>>11)/(1<<53) >= p.options.ramp(passed)
+	// The caller goes on with rnd: what it is used for must not hang together.
+	return float64(scramble(rnd^saltSlowStart)>>11)/(1<<53) >= p.options.ramp(passed)
 }
 
 // ramp is the part of its share that an endpoint gets after so long (Envoy,

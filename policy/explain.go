@@ -96,7 +96,7 @@ func (c *Call) noEndpoint(set *balancer.Set, byEndpoint bool, now Instant) *Refu
 			return first
 		}
 	}
-	r := c.refuse(AllUnhealthy, "", fmt.Sprintf("service %s has %d endpoints and all are drained", name, set.Len()))
+	r := c.refuse(AllUnhealthy, "", fmt.Sprintf("service %s has %d endpoints and all are drained or terminating", name, set.Len()))
 	r.RetryAfter = retryWithoutEndpoints
 	return r
 }

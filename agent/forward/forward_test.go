@@ -118,10 +118,12 @@ func (s *sidecar) lastRecord() policy.Record {
 }
 
 // start serves one service with the policy in front of endpoints, which are
-// picked in turn.
+// picked in turn where the policy says nothing else.
 func start(t *testing.T, p policy.Policy, o Options, endpoints ...string) *sidecar {
 	t.Helper()
-	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
+	if p.LoadBalancing == (balancer.Options{}) {
+		p.LoadBalancing.Policy = balancer.RoundRobin
+	}
 	s := &sidecar{t: t, service: policy.NewService("web", policy.Settings{Policy: p}, nil)}
 	var specs []balancer.Spec
 	for _, e := range endpoints {

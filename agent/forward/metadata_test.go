@@ -41,7 +41,7 @@ func TestWhatIsForTheAgentStaysHere(t *testing.T) {
 
 	m := takeMetadata(h)
 
-	if m.service != "web" || m.timeout.Milliseconds() != 1500 || !m.explain || !m.deferred || !m.noRetry {
+	if m.service != "web" || m.timeout.Milliseconds() != 1500 || !m.explain || !m.deferred || !m.noRetry || m.hashKey != "7" {
 		t.Errorf("got %+v", m)
 	}
 	if len(h) != 1 || h.Get("X-Mine") != "kept" {

@@ -23,7 +23,7 @@ func TestRequestHeadersThatAreForTheAgentStopHere(t *testing.T) {
 	why := r.parse(append(grpcRequest[:6:6], fieldsOf("outrigger-service", "s", "outrigger-timeout-ms", "250", "outrigger-retry", "off",
 		"outrigger-explain", "true", "outrigger-hash-key", "k", "grpc-timeout", "1S", "x-user", "ann")...), false)
 
-	if why != "" || r.service != "s" || r.timeout != 250*time.Millisecond || !r.noRetry || !r.explain || !r.grpc {
+	if why != "" || r.service != "s" || r.timeout != 250*time.Millisecond || !r.noRetry || !r.explain || !r.grpc || r.hashKey != "k" {
 		t.Fatalf("malformed %q; read %+v", why, r)
 	}
 	for _, f := range r.fields {
