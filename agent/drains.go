@@ -142,7 +142,7 @@ func (d *drains) write() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(next.Name()) // gone already where all went well
+	defer func() { _ = os.Remove(next.Name()) }() // gone already where all went well
 	_, err = next.Write(append(data, '\n'))
 	if err == nil {
 		err = next.Sync()

@@ -14,7 +14,7 @@ import (
 
 func (r *running) drainEndpoint(address string) {
 	r.t.Helper()
-	if _, err := outriggerv1.NewEndpointServiceClient(dial(r.t, r.Addresses().API)).DrainEndpoint(r.t.Context(), &outriggerv1.DrainEndpointRequest{Address: address}); err != nil {
+	if _, err := r.control().DrainEndpoint(r.t.Context(), &outriggerv1.DrainEndpointRequest{Address: address}); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -50,7 +50,7 @@ func TestADrainOutlivesReloadsAndRestarts(t *testing.T) {
 
 	b := startAgent(t, both)
 	gets(b, "after a restart")
-	if _, err := outriggerv1.NewEndpointServiceClient(dial(t, b.Addresses().API)).UndrainEndpoint(t.Context(), &outriggerv1.UndrainEndpointRequest{Address: drained.address}); err != nil {
+	if _, err := b.control().UndrainEndpoint(t.Context(), &outriggerv1.UndrainEndpointRequest{Address: drained.address}); err != nil {
 		t.Fatal(err)
 	}
 	b.end()

@@ -18,10 +18,18 @@ func withHealth(u *upstream) *grpchealth.Server {
 	return h
 }
 
+// control is a client of the API's endpoints.
+func (r *running) control() outriggerv1.EndpointServiceClient {
+	if r.api == nil {
+		r.api = dial(r.t, r.Addresses().API)
+	}
+	return outriggerv1.NewEndpointServiceClient(r.api)
+}
+
 // endpoint returns what the API says about an address.
 func (r *running) endpoint(address string) *outriggerv1.Endpoint {
 	r.t.Helper()
-	list, err := outriggerv1.NewEndpointServiceClient(dial(r.t, r.Addresses().API)).ListEndpoints(r.t.Context(), &outriggerv1.ListEndpointsRequest{})
+	list, err := r.control().ListEndpoints(r.t.Context(), &outriggerv1.ListEndpointsRequest{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

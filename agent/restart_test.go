@@ -39,6 +39,8 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 	var callers sync.WaitGroup
 	var calls, failed atomic.Int64
 	stop := make(chan struct{})
+	end := sync.OnceFunc(func() { close(stop); callers.Wait() })
+	t.Cleanup(end) // before the upstreams are stopped, however the test ends
 	for range 8 {
 		app := a.app()
 		callers.Go(func() {
@@ -71,8 +73,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 		})
 		t.Logf("endpoint %d restarted after %d calls", i, calls.Load())
 	}
-	close(stop)
-	callers.Wait()
+	end()
 	if failed.Load() > 0 {
 		t.Errorf("%d of %d calls failed", failed.Load(), calls.Load())
 	}

@@ -126,7 +126,7 @@ func TestHTTPChecks(t *testing.T) {
 	handler := http.NewServeMux()
 	handler.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok " + r.Host + r.URL.RawQuery)) })
 	handler.HandleFunc("/sick", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
-	handler.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", 302) })
+	handler.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/health", http.StatusFound) })
 	handler.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
