@@ -72,6 +72,7 @@ type conn struct {
 	closed       bool // nothing more goes out
 	enc          *hpack.Encoder
 	encoded      headerSink
+	templates    templates
 	window       int64 // how many bytes the peer takes on the connection
 	peerWindow   int64 // and on each new stream
 	peerMaxFrame int

@@ -192,14 +192,9 @@ func (c *conn) closeWhenWritten(b *batch) {
 // writeHeaders encodes and appends a header block. c.mu is held.
 func (c *conn) writeHeaders(b *batch, stream uint32, fields []hpack.HeaderField, end bool) {
 	c.encoded.b = c.encoded.b[:0]
-	for i := range fields {
-		c.encode(&fields[i])
-	}
+	c.encodeAll(fields)
 	c.endHeaders(b, stream, end)
 }
-
-// encode adds a field to the block under construction. c.mu is held.
-func (c *conn) encode(f *hpack.HeaderField) { _ = c.enc.WriteField(*f) } // the sink takes everything
 
 // encodeOnce adds a field that will not come again with that value, so that
 // it pushes nothing out of the peer's table: a literal without indexing

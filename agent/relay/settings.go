@@ -41,6 +41,7 @@ func (c *conn) handleSettings(b *batch, f *frame) error {
 func (c *conn) apply(b *batch, id uint16, value uint32) error {
 	switch id {
 	case settingHeaderTableSize:
+		c.templates.epoch++ // the next field tells the peer of it
 		c.enc.SetMaxDynamicTableSizeLimit(value)
 		c.enc.SetMaxDynamicTableSize(min(value, defaultTableSize))
 	case settingEnablePush:

@@ -67,11 +67,14 @@ func (up *upConn) open(b *batch, a *attempt) bool {
 
 	up.encoded.b = up.encoded.b[:0]
 	again := c.policy.Previous()
-	for i := range c.req.fields {
-		if again > 0 && c.req.fields[i].Name == previousAttempts {
-			continue // the sum stands below
+	if again == 0 {
+		up.encodeAll(c.req.fields)
+	} else {
+		for i := range c.req.fields {
+			if c.req.fields[i].Name != previousAttempts { // the sum stands below
+				up.encode(&c.req.fields[i])
+			}
 		}
-		up.encode(&c.req.fields[i])
 	}
 	if left, ok := c.policy.Remaining(b.now); ok {
 		var text [16]byte

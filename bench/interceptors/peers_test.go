@@ -125,6 +125,9 @@ func TestWhatACallAdds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
+	if raceDetector {
+		t.Skip("the race detector allocates too")
+	}
 	const rounds, calls = 60, 1000
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
