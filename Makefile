@@ -41,7 +41,7 @@ test-race: ## the same with the race detector (needs a C compiler)
 
 .PHONY: lint
 lint: $(STAMP) $(DEPS) ## golangci-lint, buf lint, buf format, goroutines in the core
-	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/golangci-lint run --allow-serial-runners ./...
 	cd tools && go run ./corecheck $(addprefix ../,$(CORE))
 	$(TOOLS)/buf lint --path proto/outrigger
 	$(TOOLS)/buf format -d --exit-code --path proto/outrigger
