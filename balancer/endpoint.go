@@ -17,6 +17,9 @@ type Spec struct {
 	Weight uint32
 	// Zone is the failure domain that the endpoint is in. Empty: unknown.
 	Zone string
+	// Priority orders groups of endpoints: lower ones are used first. Zero: the
+	// first group.
+	Priority uint32
 }
 
 // Endpoint is one address of a service with the live counters that picks are
