@@ -51,8 +51,11 @@ type Service struct {
 	// authority.
 	Authorities []string
 	// Methods are prefixes. Empty: every method.
-	Methods   []string
+	Methods []string
+	// Endpoints are those that are written; Discovery is where others come from.
+	// A service with neither is a resource that programs ask permits for.
 	Endpoints []balancer.Spec
+	Discovery Discovery
 	// TLS is spoken to the endpoints. nil: plaintext.
 	TLS *TLS
 	// Policy is whole: the defaults with what the service says on top.

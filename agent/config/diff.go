@@ -34,6 +34,8 @@ type ServiceChange struct {
 	Match bool
 	// Policy: its policy, or one of its methods' that both have.
 	Policy bool
+	// Discovery: where its endpoints come from.
+	Discovery bool
 	// TLS: how its endpoints are connected.
 	TLS bool
 	// Methods are those whose override came or went.
@@ -91,10 +93,11 @@ func Diff(old, new *Config) Changes {
 
 func (s *Service) diff(next *Service) ServiceChange {
 	c := ServiceChange{
-		Name:   s.Name,
-		Match:  !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
-		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
-		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
+		Name:      s.Name,
+		Match:     !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
+		Policy:    !reflect.DeepEqual(s.Policy, next.Policy),
+		Discovery: !reflect.DeepEqual(s.Discovery, next.Discovery),
+		TLS:       !reflect.DeepEqual(s.TLS, next.TLS),
 	}
 	for method, p := range next.MethodPolicies {
 		if was, both := s.MethodPolicies[method]; !both {
@@ -171,6 +174,9 @@ func (c ServiceChange) String() string {
 	}
 	if c.Policy {
 		says = append(says, "policy")
+	}
+	if c.Discovery {
+		says = append(says, "endpoints")
 	}
 	if c.TLS {
 		says = append(says, "tls")

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/outrigger-rpc/outrigger/balancer"
 	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -58,8 +57,9 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	if len(s.Authorities) == 0 && len(s.Methods) == 0 {
 		s.Authorities = []string{strings.ToLower(m.GetName())}
 	}
-	for _, e := range m.GetEndpoints().GetStatic() {
-		s.Endpoints = append(s.Endpoints, balancer.Spec{Address: e.GetAddress(), Weight: or(e.Weight, 1), Zone: e.GetZone()})
+	s.Endpoints, s.Discovery = written(m.GetEndpoints().GetStatic()), f.discovery(path+".endpoints", m.GetEndpoints())
+	if s.TLS != nil && s.TLS.ServerName == "" && s.TLS.WorkloadAPI == "" {
+		s.TLS.ServerName = s.Discovery.tlsName()
 	}
 	for i, override := range m.GetMethods() {
 		at := fmt.Sprintf("%s.methods[%d]", path, i)

@@ -31,9 +31,6 @@ const (
 var unsupported = map[protoreflect.FullName]later{
 	"outrigger.config.v1.Config.tasks":             {nil, leaveOut},
 	"outrigger.config.v1.State.dir":                {func(v protoreflect.Value) bool { return v.String() == "" }, leaveOut},
-	"outrigger.config.v1.Endpoints.dns":            {nil, "want static"},
-	"outrigger.config.v1.Endpoints.file":           {nil, "want static"},
-	"outrigger.config.v1.Endpoints.kubernetes":     {nil, "want static"},
 	"outrigger.config.v1.Policy.hash_on":           {nil, leaveOut},
 	"outrigger.config.v1.Policy.health_check":      {off, orOff},
 	"outrigger.config.v1.Policy.outlier_detection": {off, orOff},

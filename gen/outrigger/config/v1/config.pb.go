@@ -691,8 +691,9 @@ type Tls struct {
 	// system's roots. Of a listener: clients must show a certificate; default
 	// they need none.
 	CaFile string `protobuf:"bytes,3,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
-	// The name that the endpoints' certificates must have. Default: the host of
-	// the endpoint's address. Not of a listener.
+	// The name that the endpoints' certificates must have. Default: dns's host, or
+	// the name that its srv ends in, else the host of the endpoint's address. Not
+	// of a listener.
 	ServerName string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The oldest version: 1.2 or 1.3. Default 1.2.
 	MinVersion *string `protobuf:"bytes,5,opt,name=min_version,json=minVersion,proto3,oneof" json:"min_version,omitempty"`
