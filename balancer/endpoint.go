@@ -17,8 +17,8 @@ type Spec struct {
 	Weight uint32
 	// Zone is the failure domain that the endpoint is in. Empty: unknown.
 	Zone string
-	// Priority orders groups of endpoints: lower ones are used first. Zero: the
-	// first group.
+	// Priority orders groups of endpoints: those of the lowest number take the
+	// calls, the next group as far as they are not fit. Zero is the first.
 	Priority uint32
 }
 

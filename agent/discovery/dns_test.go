@@ -242,6 +242,16 @@ func TestTheNextServerIsAskedWhereOneFails(t *testing.T) {
 	}
 }
 
+func TestStopDoesNotWaitForASilentServer(t *testing.T) {
+	n := startNameserver(t)
+	n.silence("a.test.", true)
+	f := NewFeed(FeedOptions{Source: NewDNS(DNSOptions{Host: "a.test", Port: 1, Servers: []string{n.address}, Timeout: time.Hour}), Deliver: func(Snapshot) {}})
+	f.Start()
+	eventually(t, "a question", func() bool { return len(n.questions("a.test.", "A")) > 0 })
+
+	f.Stop() // the test's own timeout is shorter than an hour
+}
+
 func TestAnAddressIsNotAsked(t *testing.T) {
 	n := startNameserver(t)
 	f, got := n.feedOf(t, DNSOptions{Host: "::1", Port: 7})

@@ -231,10 +231,17 @@ func send(ctx context.Context, network, server string, q *dns.Msg) (*dns.Msg, er
 	if end, ok := ctx.Deadline(); ok {
 		c.Timeout = time.Until(end)
 	}
-	m, _, err := c.ExchangeContext(ctx, q, server)
+	var m *dns.Msg
+	nc, err := (&net.Dialer{}).DialContext(ctx, network, server)
+	if err == nil {
+		// The client knows deadlines, but not a context that ends.
+		defer context.AfterFunc(ctx, func() { nc.Close() })()
+		defer nc.Close()
+		m, _, err = c.ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: nc, UDPSize: payload})
+	}
 	var slow net.Error
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), err != nil && ctx.Err() != nil, errors.As(err, &slow) && slow.Timeout():
 		return nil, errSilent
 	case err != nil:
 		var at *net.OpError
