@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/discovery"
 	"github.com/outrigger-rpc/outrigger/agent/identity"
 	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/balancer"
@@ -22,6 +24,7 @@ import (
 type registry struct {
 	agent   *Agent
 	dialled *dialled
+	leases  *discovery.Leases
 	outside *transport // what dialled services are connected by
 
 	mu         sync.Mutex
@@ -33,10 +36,12 @@ type registry struct {
 type configured struct {
 	service   *policy.Service
 	transport *transport
+	origins   origins
+	feed      atomic.Pointer[discovery.Feed]
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
-	r := &registry{agent: a, configured: make(map[string]*configured)}
+	r := &registry{agent: a, leases: discovery.NewLeases(), configured: make(map[string]*configured)}
 	r.outside = &transport{guard: &dialGuard{own: own}}
 	r.dialled = newDialled(maxDialled, r.outside, r.dial, a.relay.Forget)
 	return r
@@ -86,18 +91,20 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 		settings := s.Settings()
 		entry := r.configured[s.Name]
 		if entry == nil {
-			entry = &configured{policy.NewService(s.Name, settings, r.agent.breakerMoved), &transport{settings: s.TLS}}
+			entry = &configured{service: policy.NewService(s.Name, settings, r.agent.breakerMoved), transport: &transport{settings: s.TLS}}
 			entry.transport.secure.Store(opened[s.Name])
 		} else {
 			entry.service.Update(settings)
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
-		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
+		r.feed(entry, c, s)
 		next[s.Name] = entry
 		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
 	for name, s := range r.configured {
 		if next[name] == nil {
+			s.feed.Load().Stop()
+			r.leases.Close(name)
 			gone = append(gone, s.service.Endpoints().All()...)
 			r.agent.forward.Forget(s.transport)
 			s.transport.swap(nil)
@@ -172,6 +179,7 @@ func (r *registry) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.configured {
+		s.feed.Load().Stop()
 		s.transport.swap(nil)
 	}
 }

@@ -44,6 +44,7 @@ type house struct {
 	reload   func() error
 	reloads  int
 	broken   bool // Info panics
+	found    map[string]Discovery
 }
 
 func (h *house) Info() Info {
@@ -53,6 +54,13 @@ func (h *house) Info() Info {
 		panic("a wall gave way")
 	}
 	return h.info
+}
+
+func (h *house) Discovery(service string) (Discovery, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d, ok := h.found[service]
+	return d, ok
 }
 
 func (h *house) Traffic() Traffic { return h.traffic }

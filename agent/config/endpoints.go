@@ -128,6 +128,18 @@ func (d Discovery) tlsName() string {
 	return strings.TrimSuffix(name, ".")
 }
 
+// CheckEndpoint says why nothing can be called at an address; nil: it can.
+func CheckEndpoint(text string) error {
+	a, wrong := parseAddress(text)
+	if wrong == "" {
+		wrong = a.notDialable()
+	}
+	if wrong != "" {
+		return fmt.Errorf("%q: %s", text, wrong)
+	}
+	return nil
+}
+
 // written are the endpoints that a list names.
 func written(list []*configv1.Endpoint) (specs []balancer.Spec) {
 	for _, e := range list {
