@@ -19,8 +19,10 @@ func TestABreakerIsNamedAfterWhatItGuards(t *testing.T) {
 	h.call(h.add("alpha", reference(policy.ScopeService)), sayHello, 1, policy.OK)
 	h.call(h.add("beta", reference(policy.ScopeMethod)), sayHello, 1, policy.OK)
 	h.call(h.add("gamma", reference(policy.ScopeEndpoint)), sayHello, 2, policy.OK)
+	other := reference(policy.ScopeService) // asked for in the same words it would be the service's
+	other.Breaker.Options.ConsecutiveFailures = 7
 	delta := h.addWith("delta", policy.Settings{Policy: reference(policy.ScopeService), Methods: map[string]policy.Policy{
-		sayBye:     reference(policy.ScopeService),
+		sayBye:     other,
 		"/other./": reference(policy.ScopeEndpoint),
 	}})
 	for _, method := range []string{sayHello, sayBye, "/other./Do"} {

@@ -153,7 +153,8 @@ func (h *house) call(s *policy.Service, method string, n int, code policy.Code) 
 		now := end - 20*time.Millisecond
 		var c policy.Call
 		var a policy.Attempt
-		if r := c.Begin(s.Method(method), now, -1, 0); r != nil {
+		c.Begin(s.Method(method), now, policy.Arrival{Timeout: policy.NoTimeout})
+		if r := c.Admit(now, 0).Refusal; r != nil {
 			c.End(end, policy.Refused(r), 0)
 			continue
 		}
@@ -162,7 +163,7 @@ func (h *house) call(s *policy.Service, method string, n int, code policy.Code) 
 			continue
 		}
 		result := policy.Result{Code: code}
-		c.Finish(&a, end, result, 0)
+		c.Settle(&a, end, result, 0)
 		c.End(end, result, 0)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -139,6 +140,7 @@ type Server struct {
 	// registrar may be nil; registrars counts the streams that use it.
 	registrar  Registrar
 	registrars atomic.Int32
+	listening  sync.WaitGroup // the goroutines that read from those streams
 	grpc       *grpc.Server
 	health     *health.Server
 	changes    broadcast
@@ -211,6 +213,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 		s.grpc.Stop()
 		<-stopped
 	}
+	s.listening.Wait()
 }
 
 // Changed says that something that watchers look at has changed, such as a

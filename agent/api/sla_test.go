@@ -23,7 +23,7 @@ func TestAReportComparesPromiseAndDeed(t *testing.T) {
 	for range 4 {
 		var c policy.Call
 		now := time.Since(h.origin)
-		c.Begin(greeter.Method(sayHello), now, -1, 0)
+		c.Begin(greeter.Method(sayHello), now, policy.Arrival{Timeout: policy.NoTimeout})
 		c.End(now, policy.Result{Code: policy.Canceled, Reason: policy.CallerCanceled}, 0)
 	}
 	// when a report is asked for,

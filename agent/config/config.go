@@ -51,17 +51,16 @@ type Service struct {
 	// authority.
 	Authorities []string
 	// Methods are prefixes. Empty: every method.
-	Methods []string
-	// Endpoints are those that are written; Discovery is where others come from.
-	// A service with neither is a resource that programs ask permits for.
+	Methods   []string
 	Endpoints []balancer.Spec
-	Discovery Discovery
 	// TLS is spoken to the endpoints. nil: plaintext.
 	TLS *TLS
 	// Policy is whole: the defaults with what the service says on top.
 	Policy policy.Policy
 	// MethodPolicies are whole, by method or prefix.
 	MethodPolicies map[string]policy.Policy
+	// Discovery is where endpoints come from that are not written.
+	Discovery Discovery
 }
 
 // Settings are the service's policies, as policy.NewService takes them.

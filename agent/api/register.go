@@ -130,7 +130,7 @@ func (e *endpointService) RegisterEndpoints(stream grpc.BidiStreamingServer[outr
 	defer s.registrars.Add(-1)
 	requests := make(chan *outriggerv1.RegisterEndpointsRequest)
 	ended := make(chan error, 1)
-	go func() { // ends with the stream, which ends when this method returns
+	s.listening.Go(func() { // ends with the stream, which ends when this method returns
 		for {
 			request, err := stream.Recv()
 			if err != nil {
@@ -143,7 +143,7 @@ func (e *endpointService) RegisterEndpoints(stream grpc.BidiStreamingServer[outr
 				return
 			}
 		}
-	}()
+	})
 	var held Registration
 	service := ""
 	for {
