@@ -75,6 +75,8 @@ func (r *registry) source(c *config.Config, s *config.Service) discovery.Source 
 				return config.Watch(ctx, path, config.Digest{}, changed)
 			},
 		})
+	case d.Kubernetes != nil:
+		return discovery.NewKubernetes(discovery.KubernetesOptions(*d.Kubernetes))
 	case d.Registered != nil:
 		return r.leases.Open(s.Name, discovery.LeaseLimits{MaxLease: d.Registered.MaxLease, MaxEndpoints: d.Registered.MaxEndpoints})
 	}

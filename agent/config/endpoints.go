@@ -53,8 +53,9 @@ type Registered struct {
 // Kubernetes names a Kubernetes service. Empty fields: the pod's namespace, the
 // only port, the pod's service account.
 type Kubernetes struct {
-	Namespace, Service, Port, Kubeconfig string
-	Weights                              bool
+	Namespace, Service, Port string
+	Weights                  bool
+	Kubeconfig               string
 }
 
 // discovery resolves the source of a service's endpoints.
