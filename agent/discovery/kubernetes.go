@@ -256,14 +256,15 @@ func (w *watching) note(what string, err error) {
 
 // informer watches one kind of objects and keeps of them what is needed.
 func (w *watching) informer(what string, source cache.ListerWatcher, object runtime.Object) (cache.SharedInformer, error) {
+	api := cache.ToListerWatcherWithContext(source)
 	lw := &cache.ListWatch{
-		ListFunc: func(o metav1.ListOptions) (runtime.Object, error) {
-			list, err := source.List(o)
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := api.ListWithContext(ctx, o)
 			w.note(what, err)
 			return list, err
 		},
-		WatchFunc: func(o metav1.ListOptions) (watch.Interface, error) {
-			events, err := source.Watch(o)
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			events, err := api.WatchWithContext(ctx, o)
 			w.note(what, err)
 			return events, err
 		},
