@@ -105,6 +105,13 @@ test-interop: ## grpc-go's interop cases through the agent
 test-clients: ## grpc-js, grpcio and curl through the agent (needs npm, python3-venv, curl; skips by name what is absent)
 	cd test/clients && go test -count=1 -v ./...
 
+KUBERNETES := $(CURDIR)/.cache/kubernetes
+.PHONY: test-kubernetes
+test-kubernetes: ## EndpointSlices against a real API server, which is built first (about 6 minutes, once)
+	@mkdir -p $(KUBERNETES)
+	cd test/kubernetes/apiserver && go build -o $(KUBERNETES)/etcd go.etcd.io/etcd/server/v3 && go build -o $(KUBERNETES)/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	cd test/kubernetes && OUTRIGGER_KUBERNETES=$(KUBERNETES) go test -count=1 -v ./...
+
 .PHONY: test-faults
 test-faults: ## endpoints that misbehave, one test a fault
 	go test -count=1 -v -run 'Upstream|Endpoint|Reset|GoAway|Window|Silent|Answer|Status' ./agent/relay

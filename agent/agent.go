@@ -140,7 +140,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.relay.SetTable(a.registry.apply(c, opened))
 
-	control := api.New(api.Options{Origin: a.origin, Agent: source{a}, Logger: a.logger})
+	control := api.New(api.Options{Origin: a.origin, Agent: source{a}, Registrar: registrar{a.registry}, Logger: a.logger})
 	a.control.Store(control)
 	pages := admin.New(admin.Options{Parts: a.parts, Metrics: a.metrics, Logger: a.logger})
 	return a.serve(ctx, doors, control, pages)
@@ -236,6 +236,7 @@ func (a *Agent) startTelemetry(c *config.Config) error {
 		Version: a.options.Version,
 		Source: telemetry.Source{
 			Origin: a.origin, Services: a.registry.all, Relay: a.relayStats, Reloads: a.reload.counts, Transitions: &a.transitions, Health: a.healthCounts,
+			Discovery: a.registry.discoveryStats,
 		},
 		Prometheus: c.Telemetry.Prometheus, OTLPEndpoint: c.Telemetry.OTLPEndpoint, SampleRatio: c.Telemetry.SampleRatio, Logger: a.logger,
 	})

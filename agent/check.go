@@ -13,15 +13,22 @@ func Check(path string) (summary string, err error) {
 	if err != nil {
 		return "", err
 	}
-	endpoints := 0
+	endpoints, discovering := 0, 0
 	for _, s := range c.Services {
 		endpoints += len(s.Endpoints)
+		if !s.Discovery.None() {
+			discovering++
+		}
+	}
+	found := ""
+	if discovering > 0 {
+		found = " and those that " + count(discovering, "source") + " will find"
 	}
 	unmatched := "refused"
 	if c.Unmatched.Dial {
 		unmatched = "dialled"
 	}
-	return fmt.Sprintf("%s with %s; other authorities are %s", count(len(c.Services), "service"), count(endpoints, "endpoint"), unmatched), nil
+	return fmt.Sprintf("%s with %s%s; other authorities are %s", count(len(c.Services), "service"), count(endpoints, "endpoint"), found, unmatched), nil
 }
 
 // count writes "1 service", "2 services".

@@ -24,7 +24,8 @@ func (a *Agent) newHealth() *health.Checker {
 // asks.
 func (a *Agent) check(s *configured) {
 	name := s.service.Name()
-	if s.health == nil {
+	settings := s.care.Load().health
+	if settings == nil {
 		a.health.Forget(name)
 		return
 	}
@@ -33,7 +34,7 @@ func (a *Agent) check(s *configured) {
 	for i, e := range all {
 		endpoints[i] = e
 	}
-	a.health.Follow(health.Service{Name: name, Transport: s.transport, Settings: healthSettings(s.health), Endpoints: endpoints})
+	a.health.Follow(health.Service{Name: name, Transport: s.transport, Settings: healthSettings(settings), Endpoints: endpoints})
 }
 
 var healthKinds = map[config.HealthKind]health.Kind{

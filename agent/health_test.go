@@ -41,16 +41,6 @@ func (r *running) endpoint(address string) *outriggerv1.Endpoint {
 	return nil
 }
 
-func (r *running) rewrite(text string) {
-	r.t.Helper()
-	if err := os.WriteFile(r.path, []byte(text), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := r.Reload(); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
 // TestAHealthCheckIsSeenEverywhereAlike: what an endpoint says of itself shows
 // in the API and the metrics, and calls go elsewhere; observed, it only shows.
 func TestAHealthCheckIsSeenEverywhereAlike(t *testing.T) {

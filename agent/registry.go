@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/discovery"
 	"github.com/outrigger-rpc/outrigger/agent/identity"
 	"github.com/outrigger-rpc/outrigger/agent/relay"
 	"github.com/outrigger-rpc/outrigger/balancer"
@@ -22,6 +24,7 @@ import (
 type registry struct {
 	agent   *Agent
 	dialled *dialled
+	leases  *discovery.Leases
 	outside *transport // what dialled services are connected by
 
 	mu         sync.Mutex
@@ -33,13 +36,19 @@ type registry struct {
 type configured struct {
 	service   *policy.Service
 	transport *transport
-	health    *config.HealthCheck // nil: its endpoints are not checked
+	care      atomic.Pointer[care]
+	origins   origins
+	feed      atomic.Pointer[discovery.Feed]
+}
 
-	connections relay.Connections // how those to its endpoints are kept
+// care is how a service's endpoints are looked after.
+type care struct {
+	health      *config.HealthCheck // nil: they are not checked
+	connections relay.Connections
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
-	r := &registry{agent: a, configured: make(map[string]*configured)}
+	r := &registry{agent: a, leases: discovery.NewLeases(), configured: make(map[string]*configured)}
 	r.outside = &transport{guard: &dialGuard{own: own}}
 	r.dialled = newDialled(maxDialled, r.outside, r.dial, a.relay.Forget)
 	return r
@@ -96,15 +105,16 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 			entry.service.Update(settings)
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
-		gone = append(gone, entry.service.SetEndpoints(s.Endpoints)...)
-		entry.health = s.Health
-		entry.connections = relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}
+		entry.care.Store(&care{s.Health, relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}})
+		r.feed(entry, c, s)
 		r.tend(entry)
 		next[s.Name] = entry
 		routes = append(routes, relay.Route{Target: relay.Target{Service: entry.service, Transport: entry.transport}, Authorities: s.Authorities, Prefixes: s.Methods})
 	}
 	for name, s := range r.configured {
 		if next[name] == nil {
+			s.feed.Load().Stop()
+			r.leases.Close(name)
 			gone = append(gone, s.service.Endpoints().All()...)
 			r.agent.forward.Forget(s.transport)
 			r.agent.health.Forget(name)
@@ -130,7 +140,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 func (r *registry) tend(s *configured) {
 	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
 	r.agent.check(s)
-	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.connections)
+	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.care.Load().connections)
 }
 
 // secure changes a living service's TLS where it differs. New connections use
@@ -190,6 +200,7 @@ func (r *registry) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.configured {
+		s.feed.Load().Stop()
 		s.transport.swap(nil)
 	}
 }

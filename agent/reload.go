@@ -125,6 +125,11 @@ func (a *Agent) parts() []admin.Part {
 		for service, why := range a.registry.problems() {
 			parts = append(parts, admin.Part{Name: "tls of " + service, State: admin.Warning, Detail: why})
 		}
+		for _, s := range a.registry.discovered() {
+			if why := s.complaint(); why != "" {
+				parts = append(parts, admin.Part{Name: "endpoints of " + s.service, State: admin.Warning, Detail: why})
+			}
+		}
 	}
 	return parts
 }

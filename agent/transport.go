@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/discovery"
 	"github.com/outrigger-rpc/outrigger/agent/identity"
 )
 
@@ -22,10 +23,22 @@ type transport struct {
 	guard    *dialGuard // nil: endpoints that somebody wrote down go anywhere
 	settings *config.TLS
 	secure   atomic.Pointer[identity.Source] // nil: plaintext
+	failed   atomic.Pointer[discovery.Feed]  // hears of connects that failed; nil: nobody does
 }
 
-// Dial implements relay.Transport.
+// Dial implements relay.Transport. Where endpoints are discovered, one that
+// can't be connected may be gone: its source is asked again.
 func (t *transport) Dial(ctx context.Context, address string) (net.Conn, error) {
+	nc, err := t.dial(ctx, address)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		if feed := t.failed.Load(); feed != nil {
+			feed.Refresh()
+		}
+	}
+	return nc, err
+}
+
+func (t *transport) dial(ctx context.Context, address string) (net.Conn, error) {
 	var d net.Dialer
 	if t.guard != nil {
 		d.Control = t.guard.control

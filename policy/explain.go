@@ -75,7 +75,13 @@ const (
 func (c *Call) noEndpoint(set *balancer.Set, byEndpoint bool, now Instant) *Refusal {
 	name := c.method.service.name
 	if set.Len() == 0 {
-		r := c.refuse(NoEndpoints, "", fmt.Sprintf("service %s has no endpoints", name))
+		message := fmt.Sprintf("service %s has no endpoints", name)
+		if why := c.method.service.without.Load(); why != nil {
+			if text := (*why)(); text != "" {
+				message += ": " + text
+			}
+		}
+		r := c.refuse(NoEndpoints, "", message)
 		r.RetryAfter = retryWithoutEndpoints
 		return r
 	}

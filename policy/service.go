@@ -39,6 +39,7 @@ type Service struct {
 	set      atomic.Pointer[balancer.Set]
 	current  atomic.Pointer[generation]
 	counts   counters
+	without  atomic.Pointer[func() string] // says why there are no endpoints; nil: nobody knows
 
 	// onTransition hears of every breaker's change of state. It may be nil.
 	onTransition func(breaker.Key, breaker.Transition)
@@ -262,6 +263,11 @@ func (s *Service) Members() []*balancer.Endpoint {
 	}
 	return all
 }
+
+// SetWithoutEndpoints sets what says in plain words why the service has no
+// endpoints, for the calls that are refused then; it is asked for each of them,
+// must not block, and is empty where there is nothing to say.
+func (s *Service) SetWithoutEndpoints(why func() string) { s.without.Store(&why) }
 
 // Endpoints returns the present snapshot.
 func (s *Service) Endpoints() *balancer.Set { return s.set.Load() }

@@ -47,6 +47,7 @@ type house struct {
 	broken   bool // Info panics
 	notes    map[string]string
 	drained  []string // what the agent was told
+	found    map[string]Discovery
 }
 
 func (h *house) Info() Info {
@@ -68,6 +69,13 @@ func (h *house) Drained(service, address string, on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.drained = append(h.drained, fmt.Sprint(service, " ", address, " ", on))
+}
+
+func (h *house) Discovery(service string) (Discovery, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d, ok := h.found[service]
+	return d, ok
 }
 
 func (h *house) Traffic() Traffic { return h.traffic }

@@ -73,6 +73,9 @@ type Agent interface {
 	Drained(service, address string, on bool)
 	// Traffic reads the data plane's figures.
 	Traffic() Traffic
+	// Discovery says where a service's endpoints come from; false: from nowhere,
+	// it was dialled or is no more.
+	Discovery(service string) (Discovery, bool)
 	// Reload reads the configuration file again. An error says what is wrong
 	// and leaves the running configuration in force.
 	Reload(ctx context.Context) error
@@ -97,6 +100,22 @@ type Info struct {
 	Draining bool
 }
 
+// Discovery is a service's source of endpoints now.
+type Discovery struct {
+	// Source says which it is, in a few words.
+	Source string
+	// Version counts the sets that came from it; 0: it has not answered yet.
+	Version uint64
+	// Endpoints is how many are in the last one.
+	Endpoints int
+	// Stale: it fails, and the last good set is used.
+	Stale bool
+	// Age is how long ago it last said what the set is; zero: the set is right.
+	Age time.Duration
+	// Problem is why it fails, or what the set lacks; empty: nothing.
+	Problem string
+}
+
 // Traffic is what goes through the agent.
 type Traffic struct {
 	// Calls arrived so far; ActiveCalls are in flight.
@@ -115,6 +134,8 @@ type Options struct {
 	Origin time.Time
 	// Agent is what the API shows. It must not be nil.
 	Agent Agent
+	// Registrar keeps endpoints that programs register. nil: none can be.
+	Registrar Registrar
 	// Logger hears of what operators changed (INFO), of requests (DEBUG) and
 	// of their failures. nil: nobody does.
 	Logger *slog.Logger
@@ -122,12 +143,16 @@ type Options struct {
 
 // Server serves the API. Make it with New. Safe for concurrent use.
 type Server struct {
-	origin  time.Time
-	agent   Agent
-	log     *slog.Logger
-	grpc    *grpc.Server
-	health  *health.Server
-	changes broadcast
+	origin time.Time
+	agent  Agent
+	log    *slog.Logger
+	// registrar may be nil; registrars counts the streams that use it.
+	registrar  Registrar
+	registrars atomic.Int32
+	listening  sync.WaitGroup // the goroutines that read from those streams
+	grpc       *grpc.Server
+	health     *health.Server
+	changes    broadcast
 	// watchers counts the watch streams that are open.
 	watchers atomic.Int32
 	// ending ends at Shutdown, and the watch streams with it.
@@ -147,7 +172,7 @@ func New(o Options) *Server {
 	if o.Origin.IsZero() {
 		o.Origin = time.Now()
 	}
-	s := &Server{origin: o.Origin, agent: o.Agent, log: o.Logger, health: health.NewServer()}
+	s := &Server{origin: o.Origin, agent: o.Agent, registrar: o.Registrar, log: o.Logger, health: health.NewServer()}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.permits = newPermits(s)
 	s.grpc = grpc.NewServer(append(s.interceptors(),
@@ -205,6 +230,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.readers.Wait()
 	s.permits.alarm.stop()
+	s.listening.Wait()
 }
 
 // Drain refuses new permits with DRAINING, ends Guard streams whose permits are

@@ -123,6 +123,12 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 		now := c.Snapshot()
 		out.Cache = &outriggerv1.CacheStatus{Entries: int64(now.Entries), Bytes: now.Bytes, Hits: now.Hits + now.StaleHits, Misses: now.Misses}
 	}
+	if d, ok := s.agent.Discovery(b.Name()); ok {
+		out.Discovery = &outriggerv1.DiscoveryStatus{Source: text(d.Source), Version: d.Version, Endpoints: int32(d.Endpoints), Stale: d.Stale, Problem: text(d.Problem)}
+		if d.Age > 0 {
+			out.Discovery.Age = durationpb.New(d.Age)
+		}
+	}
 	alone := []*policy.Service{b.Service}
 	for _, m := range endpointsOf(alone) {
 		out.InFlight += m.InFlight()

@@ -67,6 +67,8 @@ type Service struct {
 	Policy policy.Policy
 	// MethodPolicies are whole, by method or prefix.
 	MethodPolicies map[string]policy.Policy
+	// Discovery is where endpoints come from that are not written.
+	Discovery Discovery
 }
 
 // Settings are the service's policies, as policy.NewService takes them.

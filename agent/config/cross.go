@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+
+	"github.com/outrigger-rpc/outrigger/balancer"
 )
 
 // listener is one of the agent's own addresses.
@@ -25,7 +27,7 @@ func (f *file) cross(c *Config) {
 			names[s.Name] = i
 			f.routes(at, i, c, routes)
 		}
-		f.endpoints(at, s, listeners)
+		f.addresses(at+".endpoints.static", s.Endpoints, listeners)
 	}
 }
 
@@ -49,10 +51,11 @@ func (f *file) listeners(c *Config) []listener {
 	return known
 }
 
-func (f *file) endpoints(at string, s Service, listeners []listener) {
-	first := make(map[address]int, len(s.Endpoints))
-	for j, e := range s.Endpoints {
-		path := fmt.Sprintf("%s.endpoints.static[%d].address", at, j)
+// addresses checks those of a list of endpoints.
+func (f *file) addresses(list string, endpoints []balancer.Spec, listeners []listener) {
+	first := make(map[address]int, len(endpoints))
+	for j, e := range endpoints {
+		path := fmt.Sprintf("%s[%d].address", list, j)
 		a, wrong := parseAddress(e.Address)
 		if wrong == "" {
 			wrong = a.notDialable()

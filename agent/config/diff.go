@@ -34,6 +34,8 @@ type ServiceChange struct {
 	Match bool
 	// Policy: its policy, or one of its methods' that both have.
 	Policy bool
+	// Discovery: where its endpoints come from.
+	Discovery bool
 	// TLS: how its endpoints are connected.
 	TLS bool
 	// Health: how its endpoints are asked how they are.
@@ -96,11 +98,12 @@ func Diff(old, new *Config) Changes {
 
 func (s *Service) diff(next *Service) ServiceChange {
 	c := ServiceChange{
-		Name:   s.Name,
-		Match:  !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
-		Policy: !reflect.DeepEqual(s.Policy, next.Policy),
-		TLS:    !reflect.DeepEqual(s.TLS, next.TLS),
-		Health: !reflect.DeepEqual(s.Health, next.Health),
+		Name:      s.Name,
+		Match:     !slices.Equal(s.Authorities, next.Authorities) || !slices.Equal(s.Methods, next.Methods),
+		Policy:    !reflect.DeepEqual(s.Policy, next.Policy),
+		Discovery: !reflect.DeepEqual(s.Discovery, next.Discovery),
+		TLS:       !reflect.DeepEqual(s.TLS, next.TLS),
+		Health:    !reflect.DeepEqual(s.Health, next.Health),
 
 		Connections: s.Connections != next.Connections,
 	}
@@ -179,6 +182,9 @@ func (c ServiceChange) String() string {
 	}
 	if c.Policy {
 		says = append(says, "policy")
+	}
+	if c.Discovery {
+		says = append(says, "endpoints")
 	}
 	if c.TLS {
 		says = append(says, "tls")

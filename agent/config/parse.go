@@ -48,8 +48,8 @@ func Parse(name string, data []byte) (*Config, error) {
 	if issue != nil {
 		return nil, newError(name, []Issue{*issue}, 0)
 	}
-	f := &file{name: name, root: root}
 	message := &configv1.Config{}
+	f := &file{name: name, root: root, message: message.ProtoReflect().Descriptor()}
 	if root != nil {
 		// Each pass is silent about what an earlier one refused, so that one
 		// mistake is one issue.

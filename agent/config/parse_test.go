@@ -312,7 +312,7 @@ func FuzzParse(f *testing.F) {
 				if !c.Chaos && s.Policy.Fault != (policy.FaultPolicy{}) {
 					t.Fatalf("accepted %+v without chaos", s.Policy.Fault)
 				}
-				if s.Name == "" || len(s.Endpoints) == 0 || len(s.Authorities)+len(s.Methods) == 0 {
+				if s.Name == "" || len(s.Endpoints) > 0 && !s.Discovery.None() || len(s.Authorities)+len(s.Methods) == 0 {
 					t.Fatalf("accepted %+v", s)
 				}
 			}

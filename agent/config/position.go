@@ -6,13 +6,15 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // file is a configuration being read: its text and what is wrong with it.
 type file struct {
-	name  string     // paths in it begin at its folder
-	root  *yaml.Node // nil: nothing is written
-	chaos bool       // faults may be written
+	name    string     // paths in it begin at its folder
+	root    *yaml.Node // nil: nothing is written
+	message protoreflect.MessageDescriptor
+	chaos   bool // faults may be written
 	// upstreamConnections is what egress.limits allow to one endpoint.
 	upstreamConnections int
 	sets                map[string]*descriptors

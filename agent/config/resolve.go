@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/outrigger-rpc/outrigger/balancer"
 	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -68,8 +67,9 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	if s.Resource && p.Breaker.Scope == policy.ScopeEndpoint && p.Breaker.Options.Mode != policy.Off {
 		f.refuse(path+".endpoints.none", "the circuit breaker of %s is by ENDPOINT, and there are none; want scope: SERVICE or METHOD", m.GetName())
 	}
-	for _, e := range m.GetEndpoints().GetStatic() {
-		s.Endpoints = append(s.Endpoints, balancer.Spec{Address: e.GetAddress(), Weight: or(e.Weight, 1), Zone: e.GetZone()})
+	s.Endpoints, s.Discovery = written(m.GetEndpoints().GetStatic()), f.discovery(path+".endpoints", m.GetEndpoints())
+	if s.TLS != nil && s.TLS.ServerName == "" && s.TLS.WorkloadAPI == "" {
+		s.TLS.ServerName = s.Discovery.tlsName()
 	}
 	for i, override := range m.GetMethods() {
 		at := fmt.Sprintf("%s.methods[%d]", path, i)

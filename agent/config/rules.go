@@ -19,31 +19,36 @@ import (
 // expected says in plain words what a field wants, where its rule is a pattern
 // or a length that only a program reads with ease.
 var expected = map[protoreflect.FullName]string{
-	"outrigger.config.v1.Listener.address":            "want host:port or unix:PATH",
-	"outrigger.config.v1.Endpoint.address":            "want host:port or unix:PATH",
-	"outrigger.config.v1.Service.name":                "want up to 128 letters, digits and . _ : - with a letter or digit at both ends",
-	"outrigger.config.v1.Service.endpoints":           `want where its calls go, such as endpoints: {static: [{address: "127.0.0.1:50051"}]}`,
-	"outrigger.config.v1.Match.authorities":           "want a host or host:port without scheme, path or wildcard",
-	"outrigger.config.v1.Match.methods":               "want a prefix of /package.Service/Method, such as /helloworld.Greeter/",
-	"outrigger.config.v1.MethodPolicy.method":         "want /package.Service/Method, or /package.Service/ for all of a service's",
-	"outrigger.config.v1.MethodPolicy.policy":         "want what differs for the method, such as policy: {timeout: 30s}",
-	"outrigger.config.v1.Tls.min_version":             "want \"1.2\" or \"1.3\"",
-	"outrigger.config.v1.DialAllow.cidr":              "want an address or a range such as 10.0.0.0/8",
-	"outrigger.config.v1.DialAllow.ports":             "want a port or a range such as \"8000-9000\"",
-	"outrigger.config.v1.Http.failure_statuses":       "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
-	"outrigger.config.v1.Http.pushback_statuses":      "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
-	"outrigger.config.v1.Retry.codes":                 "want a gRPC code of a failure, such as UNAVAILABLE",
-	"outrigger.config.v1.Hedge.non_fatal_codes":       "want a gRPC code of a failure, such as UNAVAILABLE",
-	"outrigger.config.v1.FaultAbort.code":             "want a gRPC code of a failure, such as UNAVAILABLE",
-	"outrigger.config.v1.Fallback.code":               "want a gRPC code, such as OK or UNAVAILABLE",
-	"outrigger.config.v1.Fallback.message_type":       "want the full name of a message, such as helloworld.HelloReply",
-	"outrigger.config.v1.RateLimitKey.header":         "want the name of request metadata in lower case, such as x-tenant",
-	"outrigger.config.v1.FaultHeader.name":            "want the name of request metadata in lower case, such as x-chaos",
-	"outrigger.config.v1.Cache.metadata":              "want the name of request metadata in lower case, such as x-tenant",
-	"outrigger.config.v1.HttpCheck.path":              "want a path, such as /health",
-	"outrigger.config.v1.HttpCheck.host":              "want a host or host:port without scheme or path",
-	"outrigger.config.v1.HttpCheck.expected_statuses": "want a status, a class or a range, such as \"204\", \"2xx\" or \"200-399\"",
-	"outrigger.config.v1.LatencyTarget.target":        "want how long the calls take at most, such as target: 200ms",
+	"outrigger.config.v1.Listener.address":              "want host:port or unix:PATH",
+	"outrigger.config.v1.Endpoint.address":              "want host:port or unix:PATH",
+	"outrigger.config.v1.DnsEndpoints.host":             "want a name such as greeter.default.svc, without its port, or an IP address",
+	"outrigger.config.v1.DnsEndpoints.srv":              "want the name of SRV records, such as _grpc._tcp.greeter.default.svc",
+	"outrigger.config.v1.FileEndpoints.path":            "want the path of a file that lists endpoints, such as endpoints.yaml",
+	"outrigger.config.v1.KubernetesEndpoints.namespace": "want the name of a namespace: up to 63 of a-z 0-9 -",
+	"outrigger.config.v1.KubernetesEndpoints.service":   "want the name of a Kubernetes service: a-z 0-9 - with a letter or digit at both ends",
+	"outrigger.config.v1.Service.name":                  "want up to 128 letters, digits and . _ : - with a letter or digit at both ends",
+	"outrigger.config.v1.Service.endpoints":             `want where its calls go, such as endpoints: {static: [{address: "127.0.0.1:50051"}]}`,
+	"outrigger.config.v1.Match.authorities":             "want a host or host:port without scheme, path or wildcard",
+	"outrigger.config.v1.Match.methods":                 "want a prefix of /package.Service/Method, such as /helloworld.Greeter/",
+	"outrigger.config.v1.MethodPolicy.method":           "want /package.Service/Method, or /package.Service/ for all of a service's",
+	"outrigger.config.v1.MethodPolicy.policy":           "want what differs for the method, such as policy: {timeout: 30s}",
+	"outrigger.config.v1.Tls.min_version":               "want \"1.2\" or \"1.3\"",
+	"outrigger.config.v1.DialAllow.cidr":                "want an address or a range such as 10.0.0.0/8",
+	"outrigger.config.v1.DialAllow.ports":               "want a port or a range such as \"8000-9000\"",
+	"outrigger.config.v1.Http.failure_statuses":         "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
+	"outrigger.config.v1.Http.pushback_statuses":        "want a status, a class or a range, such as \"503\", \"5xx\" or \"201-599\"",
+	"outrigger.config.v1.Retry.codes":                   "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.Hedge.non_fatal_codes":         "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.FaultAbort.code":               "want a gRPC code of a failure, such as UNAVAILABLE",
+	"outrigger.config.v1.Fallback.code":                 "want a gRPC code, such as OK or UNAVAILABLE",
+	"outrigger.config.v1.Fallback.message_type":         "want the full name of a message, such as helloworld.HelloReply",
+	"outrigger.config.v1.RateLimitKey.header":           "want the name of request metadata in lower case, such as x-tenant",
+	"outrigger.config.v1.FaultHeader.name":              "want the name of request metadata in lower case, such as x-chaos",
+	"outrigger.config.v1.Cache.metadata":                "want the name of request metadata in lower case, such as x-tenant",
+	"outrigger.config.v1.LatencyTarget.target":          "want how long the calls take at most, such as target: 200ms",
+	"outrigger.config.v1.HttpCheck.path":                "want a path, such as /health",
+	"outrigger.config.v1.HttpCheck.host":                "want a host or host:port without scheme or path",
+	"outrigger.config.v1.HttpCheck.expected_statuses":   "want a status, a class or a range, such as \"204\", \"2xx\" or \"200-399\"",
 }
 
 // rules holds the message against those of the proto files.
@@ -69,7 +74,7 @@ func (f *file) rules(message proto.Message) {
 func (f *file) broken(path string, violation *protovalidate.Violation) string {
 	written, rule, message := clipped(f.scalar(path)), violation.Proto.GetRuleId(), violation.Proto.GetMessage()
 	want := ""
-	if field := fieldAt((&configv1.Config{}).ProtoReflect().Descriptor(), path); field != nil {
+	if field := fieldAt(f.message, path); field != nil {
 		want = expected[field.FullName()]
 	}
 	switch {

@@ -30,9 +30,6 @@ const (
 
 var unsupported = map[protoreflect.FullName]later{
 	"outrigger.config.v1.Config.tasks":         {nil, leaveOut},
-	"outrigger.config.v1.Endpoints.dns":        {nil, "want static"},
-	"outrigger.config.v1.Endpoints.file":       {nil, "want static"},
-	"outrigger.config.v1.Endpoints.kubernetes": {nil, "want static"},
 	"outrigger.config.v1.Policy.hash_on":       {nil, leaveOut},
 	"outrigger.config.v1.Policy.defer":         {defersNothing, orOff},
 	"outrigger.config.v1.LoadBalancing.policy": {known, "want LEAST_REQUEST, ROUND_ROBIN or RANDOM"},

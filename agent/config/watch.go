@@ -34,15 +34,15 @@ const (
 func Watch(ctx context.Context, path string, seen Digest, changed func()) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return fmt.Errorf("configuration: can't watch %s: %w", path, err)
+		return fmt.Errorf("can't watch %s: %w", path, err)
 	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("configuration: can't watch %s: %w", path, err)
+		return fmt.Errorf("can't watch %s: %w", path, err)
 	}
 	defer watcher.Close()
 	if err := watcher.Add(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("configuration: can't watch the folder of %s: %w", path, err)
+		return fmt.Errorf("can't watch the folder of %s: %w", path, err)
 	}
 	steps := follow(watcher, path)
 	timer := time.NewTimer(settle) // what changed before the watch stood is seen too

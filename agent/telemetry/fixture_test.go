@@ -47,7 +47,10 @@ func fullSource(t *testing.T) Source {
 		Relay: func() RelayStats {
 			return RelayStats{Calls: 3, ProtocolErrors: []policy.Count{{Label: "PROTOCOL_ERROR", Total: 1}}}
 		},
-		Health:      func() []HealthCount { return []HealthCount{{"greeter", "passed", 1}} },
+		Health: func() []HealthCount { return []HealthCount{{"greeter", "passed", 1}} },
+		Discovery: func() []DiscoveryStats {
+			return []DiscoveryStats{{Service: "greeter", Age: 12 * time.Second, Stale: true, Endpoints: 2, Changes: 3}}
+		},
 		Reloads:     func() (succeeded, failed uint64) { return 1, 1 },
 		Transitions: transitions,
 	}

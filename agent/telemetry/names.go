@@ -48,6 +48,16 @@ var (
 	healthChecks = instrument{"outrigger.health.checks", "{check}",
 		"Active checks of a service's endpoints, by outcome."}
 
+	// Where endpoints come from, by service; lists in the configuration aside.
+	discoveryAge = instrument{"outrigger.discovery.age", "s",
+		"How long ago a source of endpoints last said what there is, where it fails; 0: it is well."}
+	discoveryStale = instrument{"outrigger.discovery.stale", "",
+		"1 where a source of endpoints fails and the last good set is used, else 0."}
+	discoveryEndpoints = instrument{"outrigger.discovery.endpoints", "{endpoint}",
+		"Endpoints in the last set that a source gave."}
+	discoveryChanges = instrument{"outrigger.discovery.changes", "{change}",
+		"Sets that a source gave, each different from the one before."}
+
 	// Breakers.
 	breakerState = instrument{"outrigger.breaker.state", "",
 		"1 for the state that a circuit breaker is in, 0 for the others."}

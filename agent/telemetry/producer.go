@@ -43,6 +43,11 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	if p.source.Relay != nil {
 		collectRelay(c, p.source.Relay())
 	}
+	if p.source.Discovery != nil {
+		for _, d := range p.source.Discovery() {
+			collectDiscovery(c, d)
+		}
+	}
 	if p.source.Reloads != nil {
 		succeeded, failed := p.source.Reloads()
 		c.counter(reloads, succeeded, keyOutcome.String("succeeded"))
@@ -53,6 +58,17 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 		Scope:   instrumentation.Scope{Name: scopeName, Version: p.version},
 		Metrics: c.metrics,
 	}}, nil
+}
+
+func collectDiscovery(c *collection, d DiscoveryStats) {
+	name, stale := keyService.String(d.Service), 0.0
+	if d.Stale {
+		stale = 1
+	}
+	c.gauge(discoveryAge, d.Age.Seconds(), name)
+	c.gauge(discoveryStale, stale, name)
+	c.level(discoveryEndpoints, int64(d.Endpoints), name)
+	c.counter(discoveryChanges, d.Changes, name)
 }
 
 func collectRelay(c *collection, s RelayStats) {

@@ -18,6 +18,8 @@ type Source struct {
 	Services func() []*policy.Service
 	// Relay returns the data plane's figures.
 	Relay func() RelayStats
+	// Discovery returns how the sources of endpoints are, in a stable order.
+	Discovery func() []DiscoveryStats
 	// Reloads returns how many reloads succeeded and failed so far.
 	Reloads func() (succeeded, failed uint64)
 	// Health returns the active checks so far.
@@ -47,6 +49,18 @@ type RelayStats struct {
 	// HandshakeFailures are TLS handshakes with clients; SilentDeaths are
 	// connections to endpoints that did not answer a PING.
 	HandshakeFailures, SilentDeaths uint64
+}
+
+// DiscoveryStats are one service's source of endpoints.
+type DiscoveryStats struct {
+	Service string
+	// Age is how long ago the source last said what the set is, where it fails;
+	// zero: the set is right.
+	Age       time.Duration
+	Stale     bool
+	Endpoints int
+	// Changes counts the sets that came from it.
+	Changes uint64
 }
 
 // Transitions counts the changes of state of every service's breakers. The zero

@@ -40,6 +40,9 @@ func (s *stage) Traffic() api.Traffic {
 	return api.Traffic{Calls: 12, ActiveCalls: 1, DownstreamConnections: 1, UpstreamConnections: 2}
 }
 func (s *stage) Services() []*policy.Service { return []*policy.Service{s.greeter} }
+func (s *stage) Discovery(string) (api.Discovery, bool) {
+	return api.Discovery{Source: "dns greeter.default.svc:50051", Version: 2, Endpoints: 2, Stale: true, Age: 90 * time.Second, Problem: "10.0.0.10:53: no answer in time"}, true
+}
 func (s *stage) Reload(context.Context) error {
 	return errors.New("o.yaml:3:5: services[0].name: want a name")
 }

@@ -89,6 +89,7 @@ func printStatus(w io.Writer, s, before *outriggerv1.Status, colours bool) {
 	}
 	fmt.Fprintln(w)
 	services.print(w, colours)
+	printDiscovery(w, s.GetServices(), colours)
 	if policies := policyTable(s.GetServices()); policies != nil {
 		fmt.Fprintln(w)
 		policies.print(w, colours)
@@ -119,6 +120,25 @@ func printAgent(w io.Writer, s *outriggerv1.Status, colours bool) {
 		for line := range strings.SplitSeq(e, "\n") {
 			fmt.Fprintln(w, "  "+oneLine(line))
 		}
+	}
+}
+
+// printDiscovery tells of sources of endpoints that are not well.
+func printDiscovery(w io.Writer, services []*outriggerv1.ServiceStatus, colours bool) {
+	for _, service := range services {
+		d := service.GetDiscovery()
+		what := ""
+		switch {
+		case d.GetStale():
+			what = fmt.Sprintf("has been stale for %s: %s", elapsed(d.GetAge().AsDuration()), d.GetProblem())
+		case d != nil && d.GetVersion() == 0:
+			what = strings.TrimSuffix("has not answered yet: "+d.GetProblem(), ": ")
+		case d.GetProblem() != "":
+			what = d.GetProblem()
+		default:
+			continue
+		}
+		fmt.Fprintln(w, paint(oneLine(fmt.Sprintf("endpoints of %s (%s): %s", service.GetName(), d.GetSource(), what)), warning, colours))
 	}
 }
 

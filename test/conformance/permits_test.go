@@ -69,6 +69,8 @@ func (agent) Note(*balancer.Endpoint) string { return "" }
 
 func (agent) Drained(string, string, bool) {}
 
+func (agent) Discovery(string) (api.Discovery, bool) { return api.Discovery{}, false }
+
 func newPermitDoor(r *row) (*permitDoor, error) {
 	d := &permitDoor{service: newService(r, addresses(r.endpoints())...), origin: time.Now().Add(-epoch), served: make(chan error, 1), calls: make(map[string]*permitted)}
 	d.server = api.New(api.Options{Origin: d.origin, Agent: agent{d.service}, Logger: slog.New(slog.DiscardHandler)})

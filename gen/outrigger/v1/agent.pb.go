@@ -401,7 +401,9 @@ type ServiceStatus struct {
 	// The concurrency limit; unset where the service has none.
 	Concurrency *ConcurrencyStatus `protobuf:"bytes,22,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	// The cache; unset where the service has none.
-	Cache         *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	Cache *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	// Where its endpoints come from; unset for one that was dialled.
+	Discovery     *DiscoveryStatus `protobuf:"bytes,24,opt,name=discovery,proto3" json:"discovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +599,105 @@ func (x *ServiceStatus) GetCache() *CacheStatus {
 	return nil
 }
 
+func (x *ServiceStatus) GetDiscovery() *DiscoveryStatus {
+	if x != nil {
+		return x.Discovery
+	}
+	return nil
+}
+
+// DiscoveryStatus is a service's source of endpoints now.
+type DiscoveryStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The source in a few words, such as "dns greeter.default.svc:50051".
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// How many sets came from it so far; 0: it has not answered yet.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// How many endpoints are in the last one.
+	Endpoints int32 `protobuf:"varint,3,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// It fails, and the last good set is used.
+	Stale bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
+	// How long ago it last said what the set is, where it fails or has not
+	// answered yet; unset: the set is known to be right.
+	Age *durationpb.Duration `protobuf:"bytes,5,opt,name=age,proto3" json:"age,omitempty"`
+	// Why it fails, or what the set lacks; empty: nothing.
+	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoveryStatus) Reset() {
+	*x = DiscoveryStatus{}
+	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoveryStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoveryStatus) ProtoMessage() {}
+
+func (x *DiscoveryStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoveryStatus.ProtoReflect.Descriptor instead.
+func (*DiscoveryStatus) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DiscoveryStatus) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *DiscoveryStatus) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *DiscoveryStatus) GetEndpoints() int32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
+func (x *DiscoveryStatus) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *DiscoveryStatus) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+func (x *DiscoveryStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // ConcurrencyStatus is a concurrency limit now.
 type ConcurrencyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +713,7 @@ type ConcurrencyStatus struct {
 
 func (x *ConcurrencyStatus) Reset() {
 	*x = ConcurrencyStatus{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +725,7 @@ func (x *ConcurrencyStatus) String() string {
 func (*ConcurrencyStatus) ProtoMessage() {}
 
 func (x *ConcurrencyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[3]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +738,7 @@ func (x *ConcurrencyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcurrencyStatus.ProtoReflect.Descriptor instead.
 func (*ConcurrencyStatus) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConcurrencyStatus) GetLimit() int32 {
@@ -678,7 +779,7 @@ type CacheStatus struct {
 
 func (x *CacheStatus) Reset() {
 	*x = CacheStatus{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +791,7 @@ func (x *CacheStatus) String() string {
 func (*CacheStatus) ProtoMessage() {}
 
 func (x *CacheStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[4]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +804,7 @@ func (x *CacheStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheStatus.ProtoReflect.Descriptor instead.
 func (*CacheStatus) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CacheStatus) GetEntries() int64 {
@@ -743,7 +844,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +856,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[5]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +869,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 // GetAgentResponse is the agent.
@@ -782,7 +883,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +895,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[6]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +908,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -828,7 +929,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +941,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[7]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +954,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetStatusRequest) GetService() string {
@@ -874,7 +975,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +987,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[8]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1000,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetStatusResponse) GetStatus() *Status {
@@ -922,7 +1023,7 @@ type WatchStatusRequest struct {
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1035,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[9]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1048,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchStatusRequest) GetInterval() *durationpb.Duration {
@@ -975,7 +1076,7 @@ type WatchStatusResponse struct {
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1088,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[10]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1101,7 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchStatusResponse) GetStatus() *Status {
@@ -1019,7 +1120,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1132,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[11]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1145,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 // ReloadResponse says that it succeeded; a failure is FAILED_PRECONDITION with
@@ -1059,7 +1160,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1172,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_agent_proto_msgTypes[12]
+	mi := &file_outrigger_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1185,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReloadResponse) GetAgent() *Agent {
@@ -1130,7 +1231,8 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x10omitted_services\x18\a \x01(\x05R\x0fomittedServices\x12\x1f\n" +
 	"\vcalls_total\x18\b \x01(\x04R\n" +
 	"callsTotal\x12%\n" +
-	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xe0\t\n" +
+	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\x9d\n" +
+	"\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10calls_per_second\x18\x02 \x01(\x01R\x0ecallsPerSecond\x12\"\n" +
@@ -1156,7 +1258,8 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\bobserved\x18\x14 \x03(\v2).outrigger.v1.ServiceStatus.ObservedEntryR\bobserved\x12B\n" +
 	"\aactions\x18\x15 \x03(\v2(.outrigger.v1.ServiceStatus.ActionsEntryR\aactions\x12A\n" +
 	"\vconcurrency\x18\x16 \x01(\v2\x1f.outrigger.v1.ConcurrencyStatusR\vconcurrency\x12/\n" +
-	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x1a;\n" +
+	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x12;\n" +
+	"\tdiscovery\x18\x18 \x01(\v2\x1d.outrigger.v1.DiscoveryStatusR\tdiscovery\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a8\n" +
@@ -1169,7 +1272,14 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a:\n" +
 	"\fActionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"`\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xbe\x01\n" +
+	"\x0fDiscoveryStatus\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1c\n" +
+	"\tendpoints\x18\x03 \x01(\x05R\tendpoints\x12\x14\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\x12+\n" +
+	"\x03age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"`\n" +
 	"\x11ConcurrencyStatus\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x1b\n" +
 	"\tin_flight\x18\x02 \x01(\x05R\binFlight\x12\x18\n" +
@@ -1215,66 +1325,69 @@ func file_outrigger_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_outrigger_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_outrigger_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_outrigger_v1_agent_proto_goTypes = []any{
 	(Agent_Phase)(0),              // 0: outrigger.v1.Agent.Phase
 	(*Agent)(nil),                 // 1: outrigger.v1.Agent
 	(*Status)(nil),                // 2: outrigger.v1.Status
 	(*ServiceStatus)(nil),         // 3: outrigger.v1.ServiceStatus
-	(*ConcurrencyStatus)(nil),     // 4: outrigger.v1.ConcurrencyStatus
-	(*CacheStatus)(nil),           // 5: outrigger.v1.CacheStatus
-	(*GetAgentRequest)(nil),       // 6: outrigger.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),      // 7: outrigger.v1.GetAgentResponse
-	(*GetStatusRequest)(nil),      // 8: outrigger.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 9: outrigger.v1.GetStatusResponse
-	(*WatchStatusRequest)(nil),    // 10: outrigger.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),   // 11: outrigger.v1.WatchStatusResponse
-	(*ReloadRequest)(nil),         // 12: outrigger.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 13: outrigger.v1.ReloadResponse
-	nil,                           // 14: outrigger.v1.ServiceStatus.RefusalsEntry
-	nil,                           // 15: outrigger.v1.ServiceStatus.CodesEntry
-	nil,                           // 16: outrigger.v1.ServiceStatus.ObservedEntry
-	nil,                           // 17: outrigger.v1.ServiceStatus.ActionsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*Endpoint)(nil),              // 20: outrigger.v1.Endpoint
-	(*Breaker)(nil),               // 21: outrigger.v1.Breaker
+	(*DiscoveryStatus)(nil),       // 4: outrigger.v1.DiscoveryStatus
+	(*ConcurrencyStatus)(nil),     // 5: outrigger.v1.ConcurrencyStatus
+	(*CacheStatus)(nil),           // 6: outrigger.v1.CacheStatus
+	(*GetAgentRequest)(nil),       // 7: outrigger.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),      // 8: outrigger.v1.GetAgentResponse
+	(*GetStatusRequest)(nil),      // 9: outrigger.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 10: outrigger.v1.GetStatusResponse
+	(*WatchStatusRequest)(nil),    // 11: outrigger.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),   // 12: outrigger.v1.WatchStatusResponse
+	(*ReloadRequest)(nil),         // 13: outrigger.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 14: outrigger.v1.ReloadResponse
+	nil,                           // 15: outrigger.v1.ServiceStatus.RefusalsEntry
+	nil,                           // 16: outrigger.v1.ServiceStatus.CodesEntry
+	nil,                           // 17: outrigger.v1.ServiceStatus.ObservedEntry
+	nil,                           // 18: outrigger.v1.ServiceStatus.ActionsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*Endpoint)(nil),              // 21: outrigger.v1.Endpoint
+	(*Breaker)(nil),               // 22: outrigger.v1.Breaker
 }
 var file_outrigger_v1_agent_proto_depIdxs = []int32{
-	18, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
-	19, // 1: outrigger.v1.Agent.uptime:type_name -> google.protobuf.Duration
-	18, // 2: outrigger.v1.Agent.config_loaded:type_name -> google.protobuf.Timestamp
-	18, // 3: outrigger.v1.Agent.last_reload:type_name -> google.protobuf.Timestamp
+	19, // 0: outrigger.v1.Agent.started:type_name -> google.protobuf.Timestamp
+	20, // 1: outrigger.v1.Agent.uptime:type_name -> google.protobuf.Duration
+	19, // 2: outrigger.v1.Agent.config_loaded:type_name -> google.protobuf.Timestamp
+	19, // 3: outrigger.v1.Agent.last_reload:type_name -> google.protobuf.Timestamp
 	0,  // 4: outrigger.v1.Agent.phase:type_name -> outrigger.v1.Agent.Phase
-	18, // 5: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
+	19, // 5: outrigger.v1.Status.at:type_name -> google.protobuf.Timestamp
 	1,  // 6: outrigger.v1.Status.agent:type_name -> outrigger.v1.Agent
 	3,  // 7: outrigger.v1.Status.services:type_name -> outrigger.v1.ServiceStatus
-	14, // 8: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
-	15, // 9: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
-	20, // 10: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
-	21, // 11: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
-	16, // 12: outrigger.v1.ServiceStatus.observed:type_name -> outrigger.v1.ServiceStatus.ObservedEntry
-	17, // 13: outrigger.v1.ServiceStatus.actions:type_name -> outrigger.v1.ServiceStatus.ActionsEntry
-	4,  // 14: outrigger.v1.ServiceStatus.concurrency:type_name -> outrigger.v1.ConcurrencyStatus
-	5,  // 15: outrigger.v1.ServiceStatus.cache:type_name -> outrigger.v1.CacheStatus
-	1,  // 16: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
-	2,  // 17: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
-	19, // 18: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
-	2,  // 19: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
-	1,  // 20: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
-	6,  // 21: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
-	8,  // 22: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
-	10, // 23: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
-	12, // 24: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
-	7,  // 25: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
-	9,  // 26: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
-	11, // 27: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
-	13, // 28: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	15, // 8: outrigger.v1.ServiceStatus.refusals:type_name -> outrigger.v1.ServiceStatus.RefusalsEntry
+	16, // 9: outrigger.v1.ServiceStatus.codes:type_name -> outrigger.v1.ServiceStatus.CodesEntry
+	21, // 10: outrigger.v1.ServiceStatus.endpoints:type_name -> outrigger.v1.Endpoint
+	22, // 11: outrigger.v1.ServiceStatus.breakers:type_name -> outrigger.v1.Breaker
+	17, // 12: outrigger.v1.ServiceStatus.observed:type_name -> outrigger.v1.ServiceStatus.ObservedEntry
+	18, // 13: outrigger.v1.ServiceStatus.actions:type_name -> outrigger.v1.ServiceStatus.ActionsEntry
+	5,  // 14: outrigger.v1.ServiceStatus.concurrency:type_name -> outrigger.v1.ConcurrencyStatus
+	6,  // 15: outrigger.v1.ServiceStatus.cache:type_name -> outrigger.v1.CacheStatus
+	4,  // 16: outrigger.v1.ServiceStatus.discovery:type_name -> outrigger.v1.DiscoveryStatus
+	20, // 17: outrigger.v1.DiscoveryStatus.age:type_name -> google.protobuf.Duration
+	1,  // 18: outrigger.v1.GetAgentResponse.agent:type_name -> outrigger.v1.Agent
+	2,  // 19: outrigger.v1.GetStatusResponse.status:type_name -> outrigger.v1.Status
+	20, // 20: outrigger.v1.WatchStatusRequest.interval:type_name -> google.protobuf.Duration
+	2,  // 21: outrigger.v1.WatchStatusResponse.status:type_name -> outrigger.v1.Status
+	1,  // 22: outrigger.v1.ReloadResponse.agent:type_name -> outrigger.v1.Agent
+	7,  // 23: outrigger.v1.AgentService.GetAgent:input_type -> outrigger.v1.GetAgentRequest
+	9,  // 24: outrigger.v1.AgentService.GetStatus:input_type -> outrigger.v1.GetStatusRequest
+	11, // 25: outrigger.v1.AgentService.WatchStatus:input_type -> outrigger.v1.WatchStatusRequest
+	13, // 26: outrigger.v1.AgentService.Reload:input_type -> outrigger.v1.ReloadRequest
+	8,  // 27: outrigger.v1.AgentService.GetAgent:output_type -> outrigger.v1.GetAgentResponse
+	10, // 28: outrigger.v1.AgentService.GetStatus:output_type -> outrigger.v1.GetStatusResponse
+	12, // 29: outrigger.v1.AgentService.WatchStatus:output_type -> outrigger.v1.WatchStatusResponse
+	14, // 30: outrigger.v1.AgentService.Reload:output_type -> outrigger.v1.ReloadResponse
+	27, // [27:31] is the sub-list for method output_type
+	23, // [23:27] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_agent_proto_init() }
@@ -1290,7 +1403,7 @@ func file_outrigger_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_agent_proto_rawDesc), len(file_outrigger_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -649,6 +649,484 @@ func (x *UndrainEndpointResponse) GetEndpoints() []*Endpoint {
 	return nil
 }
 
+// Registration is an endpoint that asks to be called.
+type Registration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "host:port" or "unix:PATH".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Its share relative to the others. 0: 1.
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Its failure domain; empty: unknown.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The group that it is in: lower ones are used first.
+	Priority uint32 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// It finishes what it has and wants no new calls.
+	Terminating   bool `protobuf:"varint,5,opt,name=terminating,proto3" json:"terminating,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registration) Reset() {
+	*x = Registration{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registration) ProtoMessage() {}
+
+func (x *Registration) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registration.ProtoReflect.Descriptor instead.
+func (*Registration) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Registration) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Registration) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Registration) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Registration) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Registration) GetTerminating() bool {
+	if x != nil {
+		return x.Terminating
+	}
+	return false
+}
+
+// RegisterEndpointRequest asks for a lease.
+type RegisterEndpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The endpoint.
+	Endpoint *Registration `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How long the lease holds without being renewed, from 1s up to the service's
+	// max_lease. Unset: 30s.
+	Lease         *durationpb.Duration `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointRequest) Reset() {
+	*x = RegisterEndpointRequest{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointRequest) ProtoMessage() {}
+
+func (x *RegisterEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointRequest.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RegisterEndpointRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RegisterEndpointRequest) GetEndpoint() *Registration {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+func (x *RegisterEndpointRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// RegisterEndpointResponse is the lease.
+type RegisterEndpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What RenewEndpoint and UnregisterEndpoint want.
+	LeaseId string `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	// How long it holds; renew it at a third of that.
+	Lease         *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointResponse) Reset() {
+	*x = RegisterEndpointResponse{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointResponse) ProtoMessage() {}
+
+func (x *RegisterEndpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointResponse.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RegisterEndpointResponse) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+func (x *RegisterEndpointResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// RenewEndpointRequest names a lease.
+type RenewEndpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	LeaseId       string `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewEndpointRequest) Reset() {
+	*x = RenewEndpointRequest{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewEndpointRequest) ProtoMessage() {}
+
+func (x *RenewEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewEndpointRequest.ProtoReflect.Descriptor instead.
+func (*RenewEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RenewEndpointRequest) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+// RenewEndpointResponse says how long the lease holds from now on.
+type RenewEndpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long.
+	Lease         *durationpb.Duration `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewEndpointResponse) Reset() {
+	*x = RenewEndpointResponse{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewEndpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewEndpointResponse) ProtoMessage() {}
+
+func (x *RenewEndpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewEndpointResponse.ProtoReflect.Descriptor instead.
+func (*RenewEndpointResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RenewEndpointResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// UnregisterEndpointRequest names a lease.
+type UnregisterEndpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	LeaseId       string `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterEndpointRequest) Reset() {
+	*x = UnregisterEndpointRequest{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterEndpointRequest) ProtoMessage() {}
+
+func (x *UnregisterEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterEndpointRequest.ProtoReflect.Descriptor instead.
+func (*UnregisterEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UnregisterEndpointRequest) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
+// UnregisterEndpointResponse says that the lease is over.
+type UnregisterEndpointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterEndpointResponse) Reset() {
+	*x = UnregisterEndpointResponse{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterEndpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterEndpointResponse) ProtoMessage() {}
+
+func (x *UnregisterEndpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterEndpointResponse.ProtoReflect.Descriptor instead.
+func (*UnregisterEndpointResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{15}
+}
+
+// RegisterEndpointsRequest is what the stream registers from now on.
+type RegisterEndpointsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service; the same in every message of a stream.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// All of them; none: what the stream had is unregistered.
+	Endpoints     []*Registration `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointsRequest) Reset() {
+	*x = RegisterEndpointsRequest{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointsRequest) ProtoMessage() {}
+
+func (x *RegisterEndpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointsRequest.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointsRequest) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RegisterEndpointsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RegisterEndpointsRequest) GetEndpoints() []*Registration {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+// RegisterEndpointsResponse says that a set was taken.
+type RegisterEndpointsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many endpoints are registered with the service now, by anyone.
+	Endpoints     uint32 `protobuf:"varint,1,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointsResponse) Reset() {
+	*x = RegisterEndpointsResponse{}
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointsResponse) ProtoMessage() {}
+
+func (x *RegisterEndpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_endpoint_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointsResponse.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointsResponse) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_endpoint_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RegisterEndpointsResponse) GetEndpoints() uint32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
 var File_outrigger_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_endpoint_proto_rawDesc = "" +
@@ -700,12 +1178,45 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aaddress\x12\"\n" +
 	"\aservice\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\aservice\"O\n" +
 	"\x17UndrainEndpointResponse\x124\n" +
-	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints2\x84\x03\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x16.outrigger.v1.EndpointR\tendpoints\"\xbe\x01\n" +
+	"\fRegistration\x12$\n" +
+	"\aaddress\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\aaddress\x12!\n" +
+	"\x06weight\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x06weight\x12\x1c\n" +
+	"\x04zone\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12%\n" +
+	"\bpriority\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\bpriority\x12 \n" +
+	"\vterminating\x18\x05 \x01(\bR\vterminating\"\xc2\x01\n" +
+	"\x17RegisterEndpointRequest\x12$\n" +
+	"\aservice\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aservice\x12>\n" +
+	"\bendpoint\x18\x02 \x01(\v2\x1a.outrigger.v1.RegistrationB\x06\xbaH\x03\xc8\x01\x01R\bendpoint\x12A\n" +
+	"\x05lease\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x05lease\"f\n" +
+	"\x18RegisterEndpointResponse\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12/\n" +
+	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"<\n" +
+	"\x14RenewEndpointRequest\x12$\n" +
+	"\blease_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\aleaseId\"H\n" +
+	"\x15RenewEndpointResponse\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"A\n" +
+	"\x19UnregisterEndpointRequest\x12$\n" +
+	"\blease_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\aleaseId\"\x1c\n" +
+	"\x1aUnregisterEndpointResponse\"\x85\x01\n" +
+	"\x18RegisterEndpointsRequest\x12$\n" +
+	"\aservice\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\aservice\x12C\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x1a.outrigger.v1.RegistrationB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tendpoints\"9\n" +
+	"\x19RegisterEndpointsResponse\x12\x1c\n" +
+	"\tendpoints\x18\x01 \x01(\rR\tendpoints2\x94\x06\n" +
 	"\x0fEndpointService\x12X\n" +
 	"\rListEndpoints\x12\".outrigger.v1.ListEndpointsRequest\x1a#.outrigger.v1.ListEndpointsResponse\x12]\n" +
 	"\x0eWatchEndpoints\x12#.outrigger.v1.WatchEndpointsRequest\x1a$.outrigger.v1.WatchEndpointsResponse0\x01\x12X\n" +
 	"\rDrainEndpoint\x12\".outrigger.v1.DrainEndpointRequest\x1a#.outrigger.v1.DrainEndpointResponse\x12^\n" +
-	"\x0fUndrainEndpoint\x12$.outrigger.v1.UndrainEndpointRequest\x1a%.outrigger.v1.UndrainEndpointResponseB\xb3\x01\n" +
+	"\x0fUndrainEndpoint\x12$.outrigger.v1.UndrainEndpointRequest\x1a%.outrigger.v1.UndrainEndpointResponse\x12a\n" +
+	"\x10RegisterEndpoint\x12%.outrigger.v1.RegisterEndpointRequest\x1a&.outrigger.v1.RegisterEndpointResponse\x12X\n" +
+	"\rRenewEndpoint\x12\".outrigger.v1.RenewEndpointRequest\x1a#.outrigger.v1.RenewEndpointResponse\x12g\n" +
+	"\x12UnregisterEndpoint\x12'.outrigger.v1.UnregisterEndpointRequest\x1a(.outrigger.v1.UnregisterEndpointResponse\x12h\n" +
+	"\x11RegisterEndpoints\x12&.outrigger.v1.RegisterEndpointsRequest\x1a'.outrigger.v1.RegisterEndpointsResponse(\x010\x01B\xb3\x01\n" +
 	"\x10com.outrigger.v1B\rEndpointProtoP\x01Z?github.com/outrigger-rpc/outrigger/gen/outrigger/v1;outriggerv1\xa2\x02\x03OXX\xaa\x02\fOutrigger.V1\xca\x02\fOutrigger\\V1\xe2\x02\x18Outrigger\\V1\\GPBMetadata\xea\x02\rOutrigger::V1b\x06proto3"
 
 var (
@@ -721,42 +1232,64 @@ func file_outrigger_v1_endpoint_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_endpoint_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_outrigger_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_outrigger_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_outrigger_v1_endpoint_proto_goTypes = []any{
-	(Endpoint_State)(0),             // 0: outrigger.v1.Endpoint.State
-	(*Endpoint)(nil),                // 1: outrigger.v1.Endpoint
-	(*ListEndpointsRequest)(nil),    // 2: outrigger.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),   // 3: outrigger.v1.ListEndpointsResponse
-	(*WatchEndpointsRequest)(nil),   // 4: outrigger.v1.WatchEndpointsRequest
-	(*WatchEndpointsResponse)(nil),  // 5: outrigger.v1.WatchEndpointsResponse
-	(*DrainEndpointRequest)(nil),    // 6: outrigger.v1.DrainEndpointRequest
-	(*DrainEndpointResponse)(nil),   // 7: outrigger.v1.DrainEndpointResponse
-	(*UndrainEndpointRequest)(nil),  // 8: outrigger.v1.UndrainEndpointRequest
-	(*UndrainEndpointResponse)(nil), // 9: outrigger.v1.UndrainEndpointResponse
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
+	(Endpoint_State)(0),                // 0: outrigger.v1.Endpoint.State
+	(*Endpoint)(nil),                   // 1: outrigger.v1.Endpoint
+	(*ListEndpointsRequest)(nil),       // 2: outrigger.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),      // 3: outrigger.v1.ListEndpointsResponse
+	(*WatchEndpointsRequest)(nil),      // 4: outrigger.v1.WatchEndpointsRequest
+	(*WatchEndpointsResponse)(nil),     // 5: outrigger.v1.WatchEndpointsResponse
+	(*DrainEndpointRequest)(nil),       // 6: outrigger.v1.DrainEndpointRequest
+	(*DrainEndpointResponse)(nil),      // 7: outrigger.v1.DrainEndpointResponse
+	(*UndrainEndpointRequest)(nil),     // 8: outrigger.v1.UndrainEndpointRequest
+	(*UndrainEndpointResponse)(nil),    // 9: outrigger.v1.UndrainEndpointResponse
+	(*Registration)(nil),               // 10: outrigger.v1.Registration
+	(*RegisterEndpointRequest)(nil),    // 11: outrigger.v1.RegisterEndpointRequest
+	(*RegisterEndpointResponse)(nil),   // 12: outrigger.v1.RegisterEndpointResponse
+	(*RenewEndpointRequest)(nil),       // 13: outrigger.v1.RenewEndpointRequest
+	(*RenewEndpointResponse)(nil),      // 14: outrigger.v1.RenewEndpointResponse
+	(*UnregisterEndpointRequest)(nil),  // 15: outrigger.v1.UnregisterEndpointRequest
+	(*UnregisterEndpointResponse)(nil), // 16: outrigger.v1.UnregisterEndpointResponse
+	(*RegisterEndpointsRequest)(nil),   // 17: outrigger.v1.RegisterEndpointsRequest
+	(*RegisterEndpointsResponse)(nil),  // 18: outrigger.v1.RegisterEndpointsResponse
+	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 20: google.protobuf.Duration
 }
 var file_outrigger_v1_endpoint_proto_depIdxs = []int32{
 	0,  // 0: outrigger.v1.Endpoint.state:type_name -> outrigger.v1.Endpoint.State
-	10, // 1: outrigger.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	19, // 1: outrigger.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
 	1,  // 2: outrigger.v1.ListEndpointsResponse.endpoints:type_name -> outrigger.v1.Endpoint
-	11, // 3: outrigger.v1.WatchEndpointsRequest.interval:type_name -> google.protobuf.Duration
+	20, // 3: outrigger.v1.WatchEndpointsRequest.interval:type_name -> google.protobuf.Duration
 	1,  // 4: outrigger.v1.WatchEndpointsResponse.endpoint:type_name -> outrigger.v1.Endpoint
 	1,  // 5: outrigger.v1.DrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
 	1,  // 6: outrigger.v1.UndrainEndpointResponse.endpoints:type_name -> outrigger.v1.Endpoint
-	2,  // 7: outrigger.v1.EndpointService.ListEndpoints:input_type -> outrigger.v1.ListEndpointsRequest
-	4,  // 8: outrigger.v1.EndpointService.WatchEndpoints:input_type -> outrigger.v1.WatchEndpointsRequest
-	6,  // 9: outrigger.v1.EndpointService.DrainEndpoint:input_type -> outrigger.v1.DrainEndpointRequest
-	8,  // 10: outrigger.v1.EndpointService.UndrainEndpoint:input_type -> outrigger.v1.UndrainEndpointRequest
-	3,  // 11: outrigger.v1.EndpointService.ListEndpoints:output_type -> outrigger.v1.ListEndpointsResponse
-	5,  // 12: outrigger.v1.EndpointService.WatchEndpoints:output_type -> outrigger.v1.WatchEndpointsResponse
-	7,  // 13: outrigger.v1.EndpointService.DrainEndpoint:output_type -> outrigger.v1.DrainEndpointResponse
-	9,  // 14: outrigger.v1.EndpointService.UndrainEndpoint:output_type -> outrigger.v1.UndrainEndpointResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	10, // 7: outrigger.v1.RegisterEndpointRequest.endpoint:type_name -> outrigger.v1.Registration
+	20, // 8: outrigger.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	20, // 9: outrigger.v1.RegisterEndpointResponse.lease:type_name -> google.protobuf.Duration
+	20, // 10: outrigger.v1.RenewEndpointResponse.lease:type_name -> google.protobuf.Duration
+	10, // 11: outrigger.v1.RegisterEndpointsRequest.endpoints:type_name -> outrigger.v1.Registration
+	2,  // 12: outrigger.v1.EndpointService.ListEndpoints:input_type -> outrigger.v1.ListEndpointsRequest
+	4,  // 13: outrigger.v1.EndpointService.WatchEndpoints:input_type -> outrigger.v1.WatchEndpointsRequest
+	6,  // 14: outrigger.v1.EndpointService.DrainEndpoint:input_type -> outrigger.v1.DrainEndpointRequest
+	8,  // 15: outrigger.v1.EndpointService.UndrainEndpoint:input_type -> outrigger.v1.UndrainEndpointRequest
+	11, // 16: outrigger.v1.EndpointService.RegisterEndpoint:input_type -> outrigger.v1.RegisterEndpointRequest
+	13, // 17: outrigger.v1.EndpointService.RenewEndpoint:input_type -> outrigger.v1.RenewEndpointRequest
+	15, // 18: outrigger.v1.EndpointService.UnregisterEndpoint:input_type -> outrigger.v1.UnregisterEndpointRequest
+	17, // 19: outrigger.v1.EndpointService.RegisterEndpoints:input_type -> outrigger.v1.RegisterEndpointsRequest
+	3,  // 20: outrigger.v1.EndpointService.ListEndpoints:output_type -> outrigger.v1.ListEndpointsResponse
+	5,  // 21: outrigger.v1.EndpointService.WatchEndpoints:output_type -> outrigger.v1.WatchEndpointsResponse
+	7,  // 22: outrigger.v1.EndpointService.DrainEndpoint:output_type -> outrigger.v1.DrainEndpointResponse
+	9,  // 23: outrigger.v1.EndpointService.UndrainEndpoint:output_type -> outrigger.v1.UndrainEndpointResponse
+	12, // 24: outrigger.v1.EndpointService.RegisterEndpoint:output_type -> outrigger.v1.RegisterEndpointResponse
+	14, // 25: outrigger.v1.EndpointService.RenewEndpoint:output_type -> outrigger.v1.RenewEndpointResponse
+	16, // 26: outrigger.v1.EndpointService.UnregisterEndpoint:output_type -> outrigger.v1.UnregisterEndpointResponse
+	18, // 27: outrigger.v1.EndpointService.RegisterEndpoints:output_type -> outrigger.v1.RegisterEndpointsResponse
+	20, // [20:28] is the sub-list for method output_type
+	12, // [12:20] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_endpoint_proto_init() }
@@ -770,7 +1303,7 @@ func file_outrigger_v1_endpoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_endpoint_proto_rawDesc), len(file_outrigger_v1_endpoint_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

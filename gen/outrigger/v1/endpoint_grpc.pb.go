@@ -19,17 +19,22 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EndpointService_ListEndpoints_FullMethodName   = "/outrigger.v1.EndpointService/ListEndpoints"
-	EndpointService_WatchEndpoints_FullMethodName  = "/outrigger.v1.EndpointService/WatchEndpoints"
-	EndpointService_DrainEndpoint_FullMethodName   = "/outrigger.v1.EndpointService/DrainEndpoint"
-	EndpointService_UndrainEndpoint_FullMethodName = "/outrigger.v1.EndpointService/UndrainEndpoint"
+	EndpointService_ListEndpoints_FullMethodName      = "/outrigger.v1.EndpointService/ListEndpoints"
+	EndpointService_WatchEndpoints_FullMethodName     = "/outrigger.v1.EndpointService/WatchEndpoints"
+	EndpointService_DrainEndpoint_FullMethodName      = "/outrigger.v1.EndpointService/DrainEndpoint"
+	EndpointService_UndrainEndpoint_FullMethodName    = "/outrigger.v1.EndpointService/UndrainEndpoint"
+	EndpointService_RegisterEndpoint_FullMethodName   = "/outrigger.v1.EndpointService/RegisterEndpoint"
+	EndpointService_RenewEndpoint_FullMethodName      = "/outrigger.v1.EndpointService/RenewEndpoint"
+	EndpointService_UnregisterEndpoint_FullMethodName = "/outrigger.v1.EndpointService/UnregisterEndpoint"
+	EndpointService_RegisterEndpoints_FullMethodName  = "/outrigger.v1.EndpointService/RegisterEndpoints"
 )
 
 // EndpointServiceClient is the client API for EndpointService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EndpointService shows endpoints and takes them out of use and back.
+// EndpointService shows endpoints, takes them out of use and back, and takes
+// those in that register themselves.
 type EndpointServiceClient interface {
 	// Lists endpoints in the order of service and address.
 	ListEndpoints(ctx context.Context, in *ListEndpointsRequest, opts ...grpc.CallOption) (*ListEndpointsResponse, error)
@@ -40,6 +45,21 @@ type EndpointServiceClient interface {
 	DrainEndpoint(ctx context.Context, in *DrainEndpointRequest, opts ...grpc.CallOption) (*DrainEndpointResponse, error)
 	// Lets calls to the address come again.
 	UndrainEndpoint(ctx context.Context, in *UndrainEndpointRequest, opts ...grpc.CallOption) (*UndrainEndpointResponse, error)
+	// Registers an endpoint with a service whose configuration says endpoints:
+	// {registered: {}}, until its lease lapses or is given back. An address that
+	// is registered already is taken over: the new lease holds, the old one is
+	// over. FAILED_PRECONDITION: the service takes no registrations.
+	// RESOURCE_EXHAUSTED: it has as many as it may.
+	RegisterEndpoint(ctx context.Context, in *RegisterEndpointRequest, opts ...grpc.CallOption) (*RegisterEndpointResponse, error)
+	// Renews a lease. NOT_FOUND: it has lapsed, was taken over, or the agent began
+	// anew; register again.
+	RenewEndpoint(ctx context.Context, in *RenewEndpointRequest, opts ...grpc.CallOption) (*RenewEndpointResponse, error)
+	// Ends a lease. One that is over already is no error.
+	UnregisterEndpoint(ctx context.Context, in *UnregisterEndpointRequest, opts ...grpc.CallOption) (*UnregisterEndpointResponse, error)
+	// Registers endpoints for as long as the stream is open; nothing has to be
+	// renewed. Each message is the whole set of this stream and is answered once
+	// it is taken. One of them that another registration takes over is left to it.
+	RegisterEndpoints(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RegisterEndpointsRequest, RegisterEndpointsResponse], error)
 }
 
 type endpointServiceClient struct {
@@ -99,11 +119,55 @@ func (c *endpointServiceClient) UndrainEndpoint(ctx context.Context, in *Undrain
 	return out, nil
 }
 
+func (c *endpointServiceClient) RegisterEndpoint(ctx context.Context, in *RegisterEndpointRequest, opts ...grpc.CallOption) (*RegisterEndpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterEndpointResponse)
+	err := c.cc.Invoke(ctx, EndpointService_RegisterEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *endpointServiceClient) RenewEndpoint(ctx context.Context, in *RenewEndpointRequest, opts ...grpc.CallOption) (*RenewEndpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewEndpointResponse)
+	err := c.cc.Invoke(ctx, EndpointService_RenewEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *endpointServiceClient) UnregisterEndpoint(ctx context.Context, in *UnregisterEndpointRequest, opts ...grpc.CallOption) (*UnregisterEndpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnregisterEndpointResponse)
+	err := c.cc.Invoke(ctx, EndpointService_UnregisterEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *endpointServiceClient) RegisterEndpoints(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RegisterEndpointsRequest, RegisterEndpointsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EndpointService_ServiceDesc.Streams[1], EndpointService_RegisterEndpoints_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RegisterEndpointsRequest, RegisterEndpointsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EndpointService_RegisterEndpointsClient = grpc.BidiStreamingClient[RegisterEndpointsRequest, RegisterEndpointsResponse]
+
 // EndpointServiceServer is the server API for EndpointService service.
 // All implementations must embed UnimplementedEndpointServiceServer
 // for forward compatibility.
 //
-// EndpointService shows endpoints and takes them out of use and back.
+// EndpointService shows endpoints, takes them out of use and back, and takes
+// those in that register themselves.
 type EndpointServiceServer interface {
 	// Lists endpoints in the order of service and address.
 	ListEndpoints(context.Context, *ListEndpointsRequest) (*ListEndpointsResponse, error)
@@ -114,6 +178,21 @@ type EndpointServiceServer interface {
 	DrainEndpoint(context.Context, *DrainEndpointRequest) (*DrainEndpointResponse, error)
 	// Lets calls to the address come again.
 	UndrainEndpoint(context.Context, *UndrainEndpointRequest) (*UndrainEndpointResponse, error)
+	// Registers an endpoint with a service whose configuration says endpoints:
+	// {registered: {}}, until its lease lapses or is given back. An address that
+	// is registered already is taken over: the new lease holds, the old one is
+	// over. FAILED_PRECONDITION: the service takes no registrations.
+	// RESOURCE_EXHAUSTED: it has as many as it may.
+	RegisterEndpoint(context.Context, *RegisterEndpointRequest) (*RegisterEndpointResponse, error)
+	// Renews a lease. NOT_FOUND: it has lapsed, was taken over, or the agent began
+	// anew; register again.
+	RenewEndpoint(context.Context, *RenewEndpointRequest) (*RenewEndpointResponse, error)
+	// Ends a lease. One that is over already is no error.
+	UnregisterEndpoint(context.Context, *UnregisterEndpointRequest) (*UnregisterEndpointResponse, error)
+	// Registers endpoints for as long as the stream is open; nothing has to be
+	// renewed. Each message is the whole set of this stream and is answered once
+	// it is taken. One of them that another registration takes over is left to it.
+	RegisterEndpoints(grpc.BidiStreamingServer[RegisterEndpointsRequest, RegisterEndpointsResponse]) error
 	mustEmbedUnimplementedEndpointServiceServer()
 }
 
@@ -135,6 +214,18 @@ func (UnimplementedEndpointServiceServer) DrainEndpoint(context.Context, *DrainE
 }
 func (UnimplementedEndpointServiceServer) UndrainEndpoint(context.Context, *UndrainEndpointRequest) (*UndrainEndpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UndrainEndpoint not implemented")
+}
+func (UnimplementedEndpointServiceServer) RegisterEndpoint(context.Context, *RegisterEndpointRequest) (*RegisterEndpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterEndpoint not implemented")
+}
+func (UnimplementedEndpointServiceServer) RenewEndpoint(context.Context, *RenewEndpointRequest) (*RenewEndpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewEndpoint not implemented")
+}
+func (UnimplementedEndpointServiceServer) UnregisterEndpoint(context.Context, *UnregisterEndpointRequest) (*UnregisterEndpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnregisterEndpoint not implemented")
+}
+func (UnimplementedEndpointServiceServer) RegisterEndpoints(grpc.BidiStreamingServer[RegisterEndpointsRequest, RegisterEndpointsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RegisterEndpoints not implemented")
 }
 func (UnimplementedEndpointServiceServer) mustEmbedUnimplementedEndpointServiceServer() {}
 func (UnimplementedEndpointServiceServer) testEmbeddedByValue()                         {}
@@ -222,6 +313,67 @@ func _EndpointService_UndrainEndpoint_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EndpointService_RegisterEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EndpointServiceServer).RegisterEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EndpointService_RegisterEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EndpointServiceServer).RegisterEndpoint(ctx, req.(*RegisterEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EndpointService_RenewEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EndpointServiceServer).RenewEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EndpointService_RenewEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EndpointServiceServer).RenewEndpoint(ctx, req.(*RenewEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EndpointService_UnregisterEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnregisterEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EndpointServiceServer).UnregisterEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EndpointService_UnregisterEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EndpointServiceServer).UnregisterEndpoint(ctx, req.(*UnregisterEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EndpointService_RegisterEndpoints_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(EndpointServiceServer).RegisterEndpoints(&grpc.GenericServerStream[RegisterEndpointsRequest, RegisterEndpointsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EndpointService_RegisterEndpointsServer = grpc.BidiStreamingServer[RegisterEndpointsRequest, RegisterEndpointsResponse]
+
 // EndpointService_ServiceDesc is the grpc.ServiceDesc for EndpointService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -241,12 +393,30 @@ var EndpointService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "UndrainEndpoint",
 			Handler:    _EndpointService_UndrainEndpoint_Handler,
 		},
+		{
+			MethodName: "RegisterEndpoint",
+			Handler:    _EndpointService_RegisterEndpoint_Handler,
+		},
+		{
+			MethodName: "RenewEndpoint",
+			Handler:    _EndpointService_RenewEndpoint_Handler,
+		},
+		{
+			MethodName: "UnregisterEndpoint",
+			Handler:    _EndpointService_UnregisterEndpoint_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchEndpoints",
 			Handler:       _EndpointService_WatchEndpoints_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "RegisterEndpoints",
+			Handler:       _EndpointService_RegisterEndpoints_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "outrigger/v1/endpoint.proto",

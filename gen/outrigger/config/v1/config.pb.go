@@ -76,7 +76,7 @@ func (x Unmatched_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Unmatched_Mode.Descriptor instead.
 func (Unmatched_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // What is logged.
@@ -133,7 +133,7 @@ func (x AccessLog_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccessLog_Mode.Descriptor instead.
 func (AccessLog_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{26, 0}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // Config is the whole file.
@@ -691,8 +691,9 @@ type Tls struct {
 	// system's roots. Of a listener: clients must show a certificate; default
 	// they need none.
 	CaFile string `protobuf:"bytes,3,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
-	// The name that the endpoints' certificates must have. Default: the host of
-	// the endpoint's address. Not of a listener.
+	// The name that the endpoints' certificates must have. Default: dns's host, or
+	// the name that its srv ends in, else the host of the endpoint's address. Not
+	// of a listener.
 	ServerName string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The oldest version: 1.2 or 1.3. Default 1.2.
 	MinVersion *string `protobuf:"bytes,5,opt,name=min_version,json=minVersion,proto3,oneof" json:"min_version,omitempty"`
@@ -992,7 +993,9 @@ type Endpoints struct {
 	Kubernetes *KubernetesEndpoints `protobuf:"bytes,4,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
 	// There are none: the service is a resource that programs ask permits for,
 	// such as a pool of database connections.
-	None          *NoEndpoints `protobuf:"bytes,5,opt,name=none,proto3" json:"none,omitempty"`
+	None *NoEndpoints `protobuf:"bytes,5,opt,name=none,proto3" json:"none,omitempty"`
+	// Registered through the API, each for as long as its lease is renewed.
+	Registered    *RegisteredEndpoints `protobuf:"bytes,6,opt,name=registered,proto3" json:"registered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1062,6 +1065,68 @@ func (x *Endpoints) GetNone() *NoEndpoints {
 	return nil
 }
 
+func (x *Endpoints) GetRegistered() *RegisteredEndpoints {
+	if x != nil {
+		return x.Registered
+	}
+	return nil
+}
+
+// RegisteredEndpoints are those that programs register through EndpointService.
+type RegisteredEndpoints struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The longest lease that is given. Default 5m.
+	MaxLease *durationpb.Duration `protobuf:"bytes,1,opt,name=max_lease,json=maxLease,proto3" json:"max_lease,omitempty"`
+	// How many endpoints may be registered at a time. Default 1000.
+	MaxEndpoints  *uint32 `protobuf:"varint,2,opt,name=max_endpoints,json=maxEndpoints,proto3,oneof" json:"max_endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisteredEndpoints) Reset() {
+	*x = RegisteredEndpoints{}
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisteredEndpoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisteredEndpoints) ProtoMessage() {}
+
+func (x *RegisteredEndpoints) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisteredEndpoints.ProtoReflect.Descriptor instead.
+func (*RegisteredEndpoints) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RegisteredEndpoints) GetMaxLease() *durationpb.Duration {
+	if x != nil {
+		return x.MaxLease
+	}
+	return nil
+}
+
+func (x *RegisteredEndpoints) GetMaxEndpoints() uint32 {
+	if x != nil && x.MaxEndpoints != nil {
+		return *x.MaxEndpoints
+	}
+	return 0
+}
+
 // NoEndpoints says that a service has no endpoints.
 type NoEndpoints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1071,7 +1136,7 @@ type NoEndpoints struct {
 
 func (x *NoEndpoints) Reset() {
 	*x = NoEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1148,7 @@ func (x *NoEndpoints) String() string {
 func (*NoEndpoints) ProtoMessage() {}
 
 func (x *NoEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[11]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,25 +1161,35 @@ func (x *NoEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoEndpoints.ProtoReflect.Descriptor instead.
 func (*NoEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
-// DnsEndpoints are the addresses of a name.
+// DnsEndpoints are the addresses of a name: host with port, or srv. The name
+// is asked of DNS; /etc/hosts plays no part.
 type DnsEndpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name that is asked.
+	// The name whose A and AAAA records are asked for. One with fewer dots than
+	// resolv.conf's ndots goes through its search list; one that ends in a dot
+	// never does.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// The port of every endpoint.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// How often it is asked. Default 5s.
-	Refresh       *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// The least time between two answers: one is asked for again when its TTL is
+	// over, but not before this, and after 5 minutes at the latest. Default 5s.
+	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// The name of SRV records, such as _grpc._tcp.greeter.default.svc: they say
+	// targets, ports, weights and priorities.
+	Srv string `protobuf:"bytes,4,opt,name=srv,proto3" json:"srv,omitempty"`
+	// The servers to ask, "host:port" each. Names are whole then. Default: those
+	// of /etc/resolv.conf.
+	Servers       []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DnsEndpoints) Reset() {
 	*x = DnsEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1201,7 @@ func (x *DnsEndpoints) String() string {
 func (*DnsEndpoints) ProtoMessage() {}
 
 func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[12]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1214,7 @@ func (x *DnsEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsEndpoints.ProtoReflect.Descriptor instead.
 func (*DnsEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DnsEndpoints) GetHost() string {
@@ -1163,10 +1238,25 @@ func (x *DnsEndpoints) GetRefresh() *durationpb.Duration {
 	return nil
 }
 
-// FileEndpoints are listed in a file.
+func (x *DnsEndpoints) GetSrv() string {
+	if x != nil {
+		return x.Srv
+	}
+	return ""
+}
+
+func (x *DnsEndpoints) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+// FileEndpoints are listed in a file of their own: a YAML or JSON list of what
+// static has. It is watched; a file that is wrong leaves what was there.
 type FileEndpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file.
+	// The file; a relative path begins at the configuration's folder.
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1174,7 +1264,7 @@ type FileEndpoints struct {
 
 func (x *FileEndpoints) Reset() {
 	*x = FileEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1276,7 @@ func (x *FileEndpoints) String() string {
 func (*FileEndpoints) ProtoMessage() {}
 
 func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[13]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1289,7 @@ func (x *FileEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEndpoints.ProtoReflect.Descriptor instead.
 func (*FileEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FileEndpoints) GetPath() string {
@@ -1209,7 +1299,8 @@ func (x *FileEndpoints) GetPath() string {
 	return ""
 }
 
-// KubernetesEndpoints are those of a Kubernetes service.
+// KubernetesEndpoints are those of a Kubernetes service, from its
+// EndpointSlices: those that are ready, and those that finish what they have.
 type KubernetesEndpoints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The namespace of the service. Default: that of the agent's pod.
@@ -1217,14 +1308,20 @@ type KubernetesEndpoints struct {
 	// Its name.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// The name or number of its port. Default: its only one.
-	Port          string `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
+	Port string `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Whether pods' annotation outrigger.dev/weight is an endpoint's weight. The
+	// agent then watches the namespace's pods too. Default false.
+	Weights *bool `protobuf:"varint,4,opt,name=weights,proto3,oneof" json:"weights,omitempty"`
+	// The kubeconfig file that says how to reach the cluster. Default: the pod's
+	// service account.
+	Kubeconfig    string `protobuf:"bytes,5,opt,name=kubeconfig,proto3" json:"kubeconfig,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KubernetesEndpoints) Reset() {
 	*x = KubernetesEndpoints{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1333,7 @@ func (x *KubernetesEndpoints) String() string {
 func (*KubernetesEndpoints) ProtoMessage() {}
 
 func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[14]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1346,7 @@ func (x *KubernetesEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KubernetesEndpoints.ProtoReflect.Descriptor instead.
 func (*KubernetesEndpoints) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KubernetesEndpoints) GetNamespace() string {
@@ -1273,6 +1370,20 @@ func (x *KubernetesEndpoints) GetPort() string {
 	return ""
 }
 
+func (x *KubernetesEndpoints) GetWeights() bool {
+	if x != nil && x.Weights != nil {
+		return *x.Weights
+	}
+	return false
+}
+
+func (x *KubernetesEndpoints) GetKubeconfig() string {
+	if x != nil {
+		return x.Kubeconfig
+	}
+	return ""
+}
+
 // Endpoint is one address of a service.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1281,14 +1392,16 @@ type Endpoint struct {
 	// Share of the calls relative to the others. Default 1.
 	Weight *uint32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// The failure domain that the endpoint is in.
-	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The group that it is in: lower ones are used first. Default 0.
+	Priority      *uint32 `protobuf:"varint,4,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1413,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[15]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1426,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1337,6 +1450,13 @@ func (x *Endpoint) GetZone() string {
 	return ""
 }
 
+func (x *Endpoint) GetPriority() uint32 {
+	if x != nil && x.Priority != nil {
+		return *x.Priority
+	}
+	return 0
+}
+
 // MethodPolicy is what differs for one method.
 type MethodPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1350,7 +1470,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1482,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[16]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1495,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MethodPolicy) GetMethod() string {
@@ -1406,7 +1526,7 @@ type Unmatched struct {
 
 func (x *Unmatched) Reset() {
 	*x = Unmatched{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1538,7 @@ func (x *Unmatched) String() string {
 func (*Unmatched) ProtoMessage() {}
 
 func (x *Unmatched) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[17]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1551,7 @@ func (x *Unmatched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unmatched.ProtoReflect.Descriptor instead.
 func (*Unmatched) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Unmatched) GetMode() Unmatched_Mode {
@@ -1461,7 +1581,7 @@ type DialAllow struct {
 
 func (x *DialAllow) Reset() {
 	*x = DialAllow{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1593,7 @@ func (x *DialAllow) String() string {
 func (*DialAllow) ProtoMessage() {}
 
 func (x *DialAllow) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[18]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1606,7 @@ func (x *DialAllow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialAllow.ProtoReflect.Descriptor instead.
 func (*DialAllow) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DialAllow) GetCidr() string {
@@ -1518,7 +1638,7 @@ type Tasks struct {
 
 func (x *Tasks) Reset() {
 	*x = Tasks{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1650,7 @@ func (x *Tasks) String() string {
 func (*Tasks) ProtoMessage() {}
 
 func (x *Tasks) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[19]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1663,7 @@ func (x *Tasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tasks.ProtoReflect.Descriptor instead.
 func (*Tasks) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{19}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Tasks) GetStore() *TaskStore {
@@ -1578,7 +1698,7 @@ type TaskStore struct {
 
 func (x *TaskStore) Reset() {
 	*x = TaskStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1710,7 @@ func (x *TaskStore) String() string {
 func (*TaskStore) ProtoMessage() {}
 
 func (x *TaskStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[20]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1723,7 @@ func (x *TaskStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStore.ProtoReflect.Descriptor instead.
 func (*TaskStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{20}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskStore) GetSqlite() *SqliteStore {
@@ -1624,7 +1744,7 @@ type SqliteStore struct {
 
 func (x *SqliteStore) Reset() {
 	*x = SqliteStore{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1756,7 @@ func (x *SqliteStore) String() string {
 func (*SqliteStore) ProtoMessage() {}
 
 func (x *SqliteStore) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[21]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1769,7 @@ func (x *SqliteStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqliteStore.ProtoReflect.Descriptor instead.
 func (*SqliteStore) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{21}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SqliteStore) GetPath() string {
@@ -1671,7 +1791,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1803,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1816,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *State) GetDir() string {
@@ -1723,7 +1843,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1855,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1868,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{23}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Telemetry) GetOtlp() *Otlp {
@@ -1792,7 +1912,7 @@ type Otlp struct {
 
 func (x *Otlp) Reset() {
 	*x = Otlp{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1924,7 @@ func (x *Otlp) String() string {
 func (*Otlp) ProtoMessage() {}
 
 func (x *Otlp) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1937,7 @@ func (x *Otlp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Otlp.ProtoReflect.Descriptor instead.
 func (*Otlp) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{24}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Otlp) GetEndpoint() string {
@@ -1839,7 +1959,7 @@ type Traces struct {
 
 func (x *Traces) Reset() {
 	*x = Traces{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +1971,7 @@ func (x *Traces) String() string {
 func (*Traces) ProtoMessage() {}
 
 func (x *Traces) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +1984,7 @@ func (x *Traces) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traces.ProtoReflect.Descriptor instead.
 func (*Traces) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{25}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Traces) GetSampleRatio() float64 {
@@ -1885,7 +2005,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2017,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_config_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_config_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2030,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{26}
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AccessLog) GetMode() AccessLog_Mode {
@@ -2017,7 +2137,7 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x03tls\x18\x06 \x01(\v2\x18.outrigger.config.v1.TlsR\x03tls\"\xb7\x01\n" +
 	"\x05Match\x12L\n" +
 	"\vauthorities\x18\x01 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d\x18\xff\x012\x18^[A-Za-z0-9._:%~\\[\\]-]+$R\vauthorities\x12`\n" +
-	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xe9\x02\n" +
+	"\amethods\x18\x02 \x03(\tBF\xbaHC\x92\x01@\x10\xe8\a\";r9\x18\x80\x0424^/([A-Za-z0-9_.-]*|[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*)$R\amethods\"\xbf\x03\n" +
 	"\tEndpoints\x12A\n" +
 	"\x06static\x18\x01 \x03(\v2\x1d.outrigger.config.v1.EndpointB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xa0\x8d\x06R\x06static\x123\n" +
@@ -2026,33 +2146,51 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"kubernetes\x18\x04 \x01(\v2(.outrigger.config.v1.KubernetesEndpointsR\n" +
 	"kubernetes\x124\n" +
-	"\x04none\x18\x05 \x01(\v2 .outrigger.config.v1.NoEndpointsR\x04none:,\xbaH)\"'\n" +
+	"\x04none\x18\x05 \x01(\v2 .outrigger.config.v1.NoEndpointsR\x04none\x12H\n" +
+	"\n" +
+	"registered\x18\x06 \x01(\v2(.outrigger.config.v1.RegisteredEndpointsR\n" +
+	"registered:8\xbaH5\"3\n" +
 	"\x06static\n" +
 	"\x03dns\n" +
 	"\x04file\n" +
 	"\n" +
 	"kubernetes\n" +
-	"\x04none\x10\x01\"\r\n" +
-	"\vNoEndpoints\"\x99\x01\n" +
-	"\fDnsEndpoints\x12\x1e\n" +
-	"\x04host\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04host\x12\x1f\n" +
-	"\x04port\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12H\n" +
-	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x04\b\x80\xa3\x052\x05\x10\x80\xc2\xd7/R\arefresh\"/\n" +
+	"\n" +
+	"registered\n" +
+	"\x04none\x10\x01\"\xa8\x01\n" +
+	"\x13RegisteredEndpoints\x12H\n" +
+	"\tmax_lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\bmaxLease\x125\n" +
+	"\rmax_endpoints\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xa0\x8d\x06(\x01H\x00R\fmaxEndpoints\x88\x01\x01B\x10\n" +
+	"\x0e_max_endpoints\"\r\n" +
+	"\vNoEndpoints\"\xa4\x02\n" +
+	"\fDnsEndpoints\x12@\n" +
+	"\x04host\x18\x01 \x01(\tB,\xbaH)r'\x18\xfd\x012\"^([A-Za-z0-9_:][A-Za-z0-9._:-]*)?$R\x04host\x12\x1d\n" +
+	"\x04port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12H\n" +
+	"\arefresh\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x04\b\x80\xa3\x052\x05\x10\x80\xc2\xd7/R\arefresh\x12<\n" +
+	"\x03srv\x18\x04 \x01(\tB*\xbaH'r%\x18\xfd\x012 ^([A-Za-z0-9_][A-Za-z0-9._-]*)?$R\x03srv\x12+\n" +
+	"\aservers\x18\x05 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\xff\x01R\aservers\"/\n" +
 	"\rFileEndpoints\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\"\x7f\n" +
-	"\x13KubernetesEndpoints\x12%\n" +
-	"\tnamespace\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\tnamespace\x12$\n" +
-	"\aservice\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\aservice\x12\x1b\n" +
-	"\x04port\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04port\"\x83\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\"\x98\x02\n" +
+	"\x13KubernetesEndpoints\x12I\n" +
+	"\tnamespace\x18\x01 \x01(\tB+\xbaH(r&\x18?2\"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$R\tnamespace\x12D\n" +
+	"\aservice\x18\x02 \x01(\tB*\xbaH'r%\x18\xfd\x012 ^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$R\aservice\x12\x1b\n" +
+	"\x04port\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04port\x12\x1d\n" +
+	"\aweights\x18\x04 \x01(\bH\x00R\aweights\x88\x01\x01\x12(\n" +
+	"\n" +
+	"kubeconfig\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
+	"kubeconfigB\n" +
+	"\n" +
+	"\b_weights\"\xbc\x01\n" +
 	"\bEndpoint\x12$\n" +
 	"\aaddress\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xff\x01R\aaddress\x12(\n" +
 	"\x06weight\x18\x02 \x01(\rB\v\xbaH\b*\x06\x18\xc0\x84=(\x01H\x00R\x06weight\x88\x01\x01\x12\x1c\n" +
-	"\x04zone\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zoneB\t\n" +
-	"\a_weight\"\x91\x01\n" +
+	"\x04zone\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12*\n" +
+	"\bpriority\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03H\x01R\bpriority\x88\x01\x01B\t\n" +
+	"\a_weightB\v\n" +
+	"\t_priority\"\x91\x01\n" +
 	"\fMethodPolicy\x12D\n" +
 	"\x06method\x18\x01 \x01(\tB,\xbaH)r'\x18\x80\x042\"^/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]*$R\x06method\x12;\n" +
 	"\x06policy\x18\x02 \x01(\v2\x1b.outrigger.config.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01R\x06policy\"\xcc\x01\n" +
@@ -2121,7 +2259,7 @@ func file_outrigger_config_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(Unmatched_Mode)(0),         // 0: outrigger.config.v1.Unmatched.Mode
 	(AccessLog_Mode)(0),         // 1: outrigger.config.v1.AccessLog.Mode
@@ -2136,70 +2274,73 @@ var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(*Service)(nil),             // 10: outrigger.config.v1.Service
 	(*Match)(nil),               // 11: outrigger.config.v1.Match
 	(*Endpoints)(nil),           // 12: outrigger.config.v1.Endpoints
-	(*NoEndpoints)(nil),         // 13: outrigger.config.v1.NoEndpoints
-	(*DnsEndpoints)(nil),        // 14: outrigger.config.v1.DnsEndpoints
-	(*FileEndpoints)(nil),       // 15: outrigger.config.v1.FileEndpoints
-	(*KubernetesEndpoints)(nil), // 16: outrigger.config.v1.KubernetesEndpoints
-	(*Endpoint)(nil),            // 17: outrigger.config.v1.Endpoint
-	(*MethodPolicy)(nil),        // 18: outrigger.config.v1.MethodPolicy
-	(*Unmatched)(nil),           // 19: outrigger.config.v1.Unmatched
-	(*DialAllow)(nil),           // 20: outrigger.config.v1.DialAllow
-	(*Tasks)(nil),               // 21: outrigger.config.v1.Tasks
-	(*TaskStore)(nil),           // 22: outrigger.config.v1.TaskStore
-	(*SqliteStore)(nil),         // 23: outrigger.config.v1.SqliteStore
-	(*State)(nil),               // 24: outrigger.config.v1.State
-	(*Telemetry)(nil),           // 25: outrigger.config.v1.Telemetry
-	(*Otlp)(nil),                // 26: outrigger.config.v1.Otlp
-	(*Traces)(nil),              // 27: outrigger.config.v1.Traces
-	(*AccessLog)(nil),           // 28: outrigger.config.v1.AccessLog
-	(*Policy)(nil),              // 29: outrigger.config.v1.Policy
-	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
+	(*RegisteredEndpoints)(nil), // 13: outrigger.config.v1.RegisteredEndpoints
+	(*NoEndpoints)(nil),         // 14: outrigger.config.v1.NoEndpoints
+	(*DnsEndpoints)(nil),        // 15: outrigger.config.v1.DnsEndpoints
+	(*FileEndpoints)(nil),       // 16: outrigger.config.v1.FileEndpoints
+	(*KubernetesEndpoints)(nil), // 17: outrigger.config.v1.KubernetesEndpoints
+	(*Endpoint)(nil),            // 18: outrigger.config.v1.Endpoint
+	(*MethodPolicy)(nil),        // 19: outrigger.config.v1.MethodPolicy
+	(*Unmatched)(nil),           // 20: outrigger.config.v1.Unmatched
+	(*DialAllow)(nil),           // 21: outrigger.config.v1.DialAllow
+	(*Tasks)(nil),               // 22: outrigger.config.v1.Tasks
+	(*TaskStore)(nil),           // 23: outrigger.config.v1.TaskStore
+	(*SqliteStore)(nil),         // 24: outrigger.config.v1.SqliteStore
+	(*State)(nil),               // 25: outrigger.config.v1.State
+	(*Telemetry)(nil),           // 26: outrigger.config.v1.Telemetry
+	(*Otlp)(nil),                // 27: outrigger.config.v1.Otlp
+	(*Traces)(nil),              // 28: outrigger.config.v1.Traces
+	(*AccessLog)(nil),           // 29: outrigger.config.v1.AccessLog
+	(*Policy)(nil),              // 30: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
 	4,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
 	4,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
 	4,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
-	29, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
+	30, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
 	10, // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
-	19, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
-	21, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
-	24, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
-	25, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
+	20, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
+	22, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
+	25, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
+	26, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
 	3,  // 9: outrigger.config.v1.Config.chaos:type_name -> outrigger.config.v1.Chaos
 	8,  // 10: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
 	5,  // 11: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
-	30, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
-	30, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	31, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
+	31, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
 	6,  // 14: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
 	6,  // 15: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
 	7,  // 16: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
-	30, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
+	31, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
 	9,  // 18: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
 	11, // 19: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
 	12, // 20: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
-	29, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
-	18, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
+	30, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
+	19, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
 	8,  // 23: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
-	17, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
-	14, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
-	15, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
-	16, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	13, // 28: outrigger.config.v1.Endpoints.none:type_name -> outrigger.config.v1.NoEndpoints
-	30, // 29: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
-	29, // 30: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
-	0,  // 31: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	20, // 32: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
-	22, // 33: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	23, // 34: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	26, // 35: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	27, // 36: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	28, // 37: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 38: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	18, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
+	15, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
+	16, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
+	17, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
+	14, // 28: outrigger.config.v1.Endpoints.none:type_name -> outrigger.config.v1.NoEndpoints
+	13, // 29: outrigger.config.v1.Endpoints.registered:type_name -> outrigger.config.v1.RegisteredEndpoints
+	31, // 30: outrigger.config.v1.RegisteredEndpoints.max_lease:type_name -> google.protobuf.Duration
+	31, // 31: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	30, // 32: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	0,  // 33: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
+	21, // 34: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
+	23, // 35: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	24, // 36: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	27, // 37: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	28, // 38: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	29, // 39: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	1,  // 40: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -2214,18 +2355,20 @@ func file_outrigger_config_v1_config_proto_init() {
 	file_outrigger_config_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[5].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[11].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[15].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[19].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[21].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[23].OneofWrappers = []any{}
-	file_outrigger_config_v1_config_proto_msgTypes[25].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[16].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[20].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[22].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[24].OneofWrappers = []any{}
+	file_outrigger_config_v1_config_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_config_proto_rawDesc), len(file_outrigger_config_v1_config_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
