@@ -270,7 +270,7 @@ func reachable(addresses []netip.Addr) []netip.Addr {
 			if err != nil {
 				continue
 			}
-			c.Close()
+			_ = c.Close()
 		}
 		some = append(some, a)
 	}

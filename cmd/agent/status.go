@@ -127,7 +127,7 @@ func printAgent(w io.Writer, s *outriggerv1.Status, colours bool) {
 func printDiscovery(w io.Writer, services []*outriggerv1.ServiceStatus, colours bool) {
 	for _, service := range services {
 		d := service.GetDiscovery()
-		what := ""
+		var what string
 		switch {
 		case d.GetStale():
 			what = fmt.Sprintf("has been stale for %s: %s", elapsed(d.GetAge().AsDuration()), d.GetProblem())

@@ -221,3 +221,18 @@ func TestAFrameFitsItsWindow(t *testing.T) {
 		}
 	}
 }
+
+func TestSourcesOfEndpointsThatAreNotWellAreTold(t *testing.T) {
+	var page bytes.Buffer
+	printDiscovery(&page, []*outriggerv1.ServiceStatus{
+		{Name: "well", Discovery: &outriggerv1.DiscoveryStatus{Source: "static", Version: 1}},
+		{Name: "dialled"},
+		{Name: "stale", Discovery: &outriggerv1.DiscoveryStatus{Source: "dns a:1", Version: 2, Stale: true, Age: durationpb.New(90 * time.Second), Problem: "10.0.0.10:53: no answer in time"}},
+		{Name: "young", Discovery: &outriggerv1.DiscoveryStatus{Source: "dns b:1"}},
+		{Name: "empty", Discovery: &outriggerv1.DiscoveryStatus{Source: "registered", Version: 1, Problem: "no endpoint is registered"}},
+	}, false)
+	wantText(t, page.String(), `endpoints of stale (dns a:1): has been stale for 1m30s: 10.0.0.10:53: no answer in time
+endpoints of young (dns b:1): has not answered yet
+endpoints of empty (registered): no endpoint is registered
+`)
+}
