@@ -18,7 +18,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		}
 		return l.GetAddress()
 	}
-	f.chaos = m.GetChaos().GetEnabled()
+	f.chaos, f.zone = m.GetChaos().GetEnabled(), m.GetZone()
 	if f.upstreamConnections = int(m.GetEgress().GetLimits().GetUpstreamConnections()); f.upstreamConnections == 0 {
 		f.upstreamConnections = defaultUpstreamConnections
 	}
@@ -69,7 +69,7 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 		f.refuse(path+".endpoints.none", "the circuit breaker of %s is by ENDPOINT, and there are none; want scope: SERVICE or METHOD", m.GetName())
 	}
 	for _, e := range m.GetEndpoints().GetStatic() {
-		s.Endpoints = append(s.Endpoints, balancer.Spec{Address: e.GetAddress(), Weight: or(e.Weight, 1), Zone: e.GetZone()})
+		s.Endpoints = append(s.Endpoints, balancer.Spec{Address: e.GetAddress(), Weight: or(e.Weight, 1), Zone: e.GetZone(), Priority: e.GetPriority()})
 	}
 	for i, override := range m.GetMethods() {
 		at := fmt.Sprintf("%s.methods[%d]", path, i)

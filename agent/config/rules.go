@@ -38,6 +38,8 @@ var expected = map[protoreflect.FullName]string{
 	"outrigger.config.v1.Fallback.code":               "want a gRPC code, such as OK or UNAVAILABLE",
 	"outrigger.config.v1.Fallback.message_type":       "want the full name of a message, such as helloworld.HelloReply",
 	"outrigger.config.v1.RateLimitKey.header":         "want the name of request metadata in lower case, such as x-tenant",
+	"outrigger.config.v1.HashOn.header":               "want the name of request metadata in lower case, such as x-user-id",
+	"outrigger.config.v1.HashOn.cookie":               "want the name of a cookie, such as session",
 	"outrigger.config.v1.FaultHeader.name":            "want the name of request metadata in lower case, such as x-chaos",
 	"outrigger.config.v1.Cache.metadata":              "want the name of request metadata in lower case, such as x-tenant",
 	"outrigger.config.v1.HttpCheck.path":              "want a path, such as /health",

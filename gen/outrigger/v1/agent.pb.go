@@ -401,7 +401,11 @@ type ServiceStatus struct {
 	// The concurrency limit; unset where the service has none.
 	Concurrency *ConcurrencyStatus `protobuf:"bytes,22,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	// The cache; unset where the service has none.
-	Cache         *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	Cache *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	// Whether so few endpoints are fit that calls are spread over all that are
+	// connected (load_balancing.panic_threshold), by the policy of methods without
+	// an override.
+	Panicking     bool `protobuf:"varint,24,opt,name=panicking,proto3" json:"panicking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -595,6 +599,13 @@ func (x *ServiceStatus) GetCache() *CacheStatus {
 		return x.Cache
 	}
 	return nil
+}
+
+func (x *ServiceStatus) GetPanicking() bool {
+	if x != nil {
+		return x.Panicking
+	}
+	return false
 }
 
 // ConcurrencyStatus is a concurrency limit now.
@@ -1130,7 +1141,7 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x10omitted_services\x18\a \x01(\x05R\x0fomittedServices\x12\x1f\n" +
 	"\vcalls_total\x18\b \x01(\x04R\n" +
 	"callsTotal\x12%\n" +
-	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xe0\t\n" +
+	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xfe\t\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10calls_per_second\x18\x02 \x01(\x01R\x0ecallsPerSecond\x12\"\n" +
@@ -1156,7 +1167,8 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\bobserved\x18\x14 \x03(\v2).outrigger.v1.ServiceStatus.ObservedEntryR\bobserved\x12B\n" +
 	"\aactions\x18\x15 \x03(\v2(.outrigger.v1.ServiceStatus.ActionsEntryR\aactions\x12A\n" +
 	"\vconcurrency\x18\x16 \x01(\v2\x1f.outrigger.v1.ConcurrencyStatusR\vconcurrency\x12/\n" +
-	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x1a;\n" +
+	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x12\x1c\n" +
+	"\tpanicking\x18\x18 \x01(\bR\tpanicking\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a8\n" +
