@@ -148,11 +148,11 @@ const (
 	LoadBalancing_ROUND_ROBIN LoadBalancing_Algorithm = 1
 	// In turn, by weight.
 	LoadBalancing_WEIGHTED_ROUND_ROBIN LoadBalancing_Algorithm = 2
-	// The less loaded of two drawn at random.
+	// The one with the fewest calls in flight of some drawn at random.
 	LoadBalancing_LEAST_REQUEST LoadBalancing_Algorithm = 3
-	// Any.
+	// Any, by weight.
 	LoadBalancing_RANDOM LoadBalancing_Algorithm = 4
-	// The fastest of late.
+	// The fastest of late, of some drawn at random.
 	LoadBalancing_PEAK_EWMA LoadBalancing_Algorithm = 5
 	// By hash, on a ring.
 	LoadBalancing_RING_HASH LoadBalancing_Algorithm = 6
