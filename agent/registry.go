@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +29,7 @@ type registry struct {
 	dialled *dialled
 	leases  *discovery.Leases
 	outside *transport // what dialled services are connected by
+	self    uint64     // tells this agent from others; see selfOf
 
 	mu         sync.Mutex
 	configured map[string]*configured
@@ -48,10 +52,33 @@ type care struct {
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
-	r := &registry{agent: a, leases: discovery.NewLeases(), configured: make(map[string]*configured)}
+	r := &registry{agent: a, leases: discovery.NewLeases(), configured: make(map[string]*configured), self: selfOf(a.reload.config().Egress)}
 	r.outside = &transport{guard: &dialGuard{own: own}}
 	r.dialled = newDialled(maxDialled, r.outside, r.dial, a.relay.Forget)
 	return r
+}
+
+// selfOf returns a number that tells an agent from others: which endpoints are
+// in its subset, and where its turns begin. It is the same after a restart as
+// long as the host's name and the egress address are, so that the subset stays.
+// Where the host has no name it is a random one.
+func selfOf(egress string) uint64 {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		return rand.Uint64()
+	}
+	return balancer.HashKey(host + " " + egress)
+}
+
+// own returns the settings as those of this agent.
+func (r *registry) own(s policy.Settings) policy.Settings {
+	s.Policy.LoadBalancing.Identity = r.self
+	s.Methods = maps.Clone(s.Methods)
+	for method, p := range s.Methods {
+		p.LoadBalancing.Identity = r.self
+		s.Methods[method] = p
+	}
+	return s
 }
 
 // identities are the TLS identities that a configuration asks for and that are
@@ -95,7 +122,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	var gone []*balancer.Endpoint
 	for i := range c.Services {
 		s := &c.Services[i]
-		settings := s.Settings()
+		settings := r.own(s.Settings())
 		entry := r.configured[s.Name]
 		if entry == nil {
 			entry = &configured{service: policy.NewService(s.Name, settings, r.agent.breakerMoved), transport: &transport{settings: s.TLS}}

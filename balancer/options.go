@@ -65,6 +65,10 @@ const (
 	DefaultChoices          = 2
 	DefaultDecay            = 10 * time.Second
 	DefaultSlowStartMinimum = 0.1
+	// DefaultPanicThreshold is Envoy's. It is not what zero stands for, but what
+	// policies have where nothing is written: calls that go to endpoints of which
+	// most are called sick fare no worse than those that crowd the few others.
+	DefaultPanicThreshold = 0.5
 	// DefaultRingPoints is how many points an endpoint of mean weight has.
 	DefaultRingPoints = 160
 	// MaxRingSize bounds the points of a ring, 8 bytes each and as many again

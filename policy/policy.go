@@ -324,16 +324,17 @@ func (s Scope) String() string {
 
 // Default returns what a service gets that says nothing: nothing that could
 // fail a healthy call is enforced. The breaker and outlier detection have the
-// reference figures and only observe; the SLA is recorded against the default
-// targets.
+// reference figures and only observe; should few endpoints be fit, the others are
+// tried too; the SLA is recorded against the default targets.
 func Default() Policy {
 	options := breaker.Reference()
 	options.Mode = breaker.Observe
 	outliers := balancer.ReferenceOutliers()
 	outliers.ObserveOnly = true
 	return Policy{
-		Breaker: BreakerPolicy{Options: options},
-		Outlier: outliers,
-		SLA:     sla.DefaultTargets(),
+		Breaker:       BreakerPolicy{Options: options},
+		Outlier:       outliers,
+		LoadBalancing: balancer.Options{PanicThreshold: balancer.DefaultPanicThreshold},
+		SLA:           sla.DefaultTargets(),
 	}
 }

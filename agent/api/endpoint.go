@@ -66,6 +66,7 @@ func (s *Server) showEndpoint(m member) *outriggerv1.Endpoint {
 		Failures: m.Failures(),
 		Weight:   m.Spec().Weight,
 		Zone:     m.Spec().Zone,
+		Priority: m.Spec().Priority,
 		Since:    s.timestamp(since),
 	}
 }
@@ -164,7 +165,7 @@ func (d *endpointDiff) next(s *Server, all []member, send func(*outriggerv1.Watc
 		seen[m.key()] = shown
 		before := (*d)[m.key()]
 		if before != nil && before.GetState() == shown.GetState() && lasting(before) == lasting(shown) &&
-			before.GetWeight() == shown.GetWeight() && before.GetZone() == shown.GetZone() {
+			before.GetWeight() == shown.GetWeight() && before.GetZone() == shown.GetZone() && before.GetPriority() == shown.GetPriority() {
 			continue
 		}
 		if err := send(&outriggerv1.WatchEndpointsResponse{Endpoint: shown}); err != nil {

@@ -114,6 +114,7 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 			out.Refusals[c.Label] = c.Total
 		}
 	}
+	out.Panicking = panicking(b.Service)
 	out.Observed, out.Actions = totals(b.Observed()), totals(b.Actions())
 	if l := b.Limiter(); l != nil {
 		now := l.Snapshot(s.now())
@@ -152,6 +153,12 @@ func (s *Server) serviceStatus(b busy) *outriggerv1.ServiceStatus {
 	}
 	out.WouldRefusePercent = percent(out.GetWouldRefuse(), out.GetCallsTotal())
 	return out
+}
+
+// panicking reports whether a service's calls are spread over endpoints that are
+// not fit. Of a single endpoint it says nothing: there is no other to call.
+func panicking(s *policy.Service) bool {
+	return s.Endpoints().Len() > 1 && s.Balancing().Panicking
 }
 
 // totals are running totals by label, without those that never occurred.

@@ -142,3 +142,35 @@ func TestReload(t *testing.T) {
 	_, err = h.agent().Reload(h.context(), &outriggerv1.ReloadRequest{})
 	wantCode(t, err, codes.FailedPrecondition)
 }
+
+func TestStatusSaysWhenTooFewEndpointsAreFit(t *testing.T) {
+	// Given a service with three endpoints, and one with a single one,
+	h := newHouse(t)
+	greeter := h.add("greeter", policy.Default(), "a:1", "b:1", "c:1")
+	alone := h.add("alone", policy.Default(), "d:1")
+	panicking := func() (says []string) {
+		for _, s := range must[*outriggerv1.GetStatusResponse](t)(h.agent().GetStatus(h.context(), &outriggerv1.GetStatusRequest{})).GetStatus().GetServices() {
+			if s.GetPanicking() {
+				says = append(says, s.GetName())
+			}
+		}
+		return says
+	}
+	// when one of three is unhealthy, then nothing is said,
+	greeter.Endpoints().Find("a:1").SetHealthy(false, "no", time.Second)
+	if got := panicking(); got != nil {
+		t.Errorf("%v with two of three", got)
+	}
+	// when two are, and the single one of the other service is, then it is of the
+	// one that has others to call,
+	greeter.Endpoints().Find("b:1").SetHealthy(false, "no", time.Second)
+	alone.Endpoints().Find("d:1").SetHealthy(false, "no", time.Second)
+	if got := panicking(); len(got) != 1 || got[0] != "greeter" {
+		t.Errorf("%v with one of three", got)
+	}
+	// and it ends when one is back.
+	greeter.Endpoints().Find("b:1").SetHealthy(true, "", 2*time.Second)
+	if got := panicking(); got != nil {
+		t.Errorf("%v after one came back", got)
+	}
+}

@@ -71,7 +71,9 @@ type Service struct {
 	Discovery Discovery
 }
 
-// Settings are the service's policies, as policy.NewService takes them.
+// Settings are the service's policies, as policy.NewService takes them. Who this
+// process is among others (balancer.Options.Identity) is not told by a file:
+// whoever uses subsets sets it.
 func (s *Service) Settings() policy.Settings {
 	return policy.Settings{Policy: s.Policy, Methods: s.MethodPolicies, Resource: s.Resource}
 }

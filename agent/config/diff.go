@@ -45,7 +45,7 @@ type ServiceChange struct {
 	// Methods are those whose override came or went.
 	Methods []string
 	// Joined and Left are addresses of endpoints; Reweighed those that both
-	// have, with another weight or zone.
+	// have, with another weight, zone or priority.
 	Joined, Left, Reweighed []string
 }
 

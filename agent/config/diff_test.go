@@ -21,6 +21,8 @@ services:
 		{"an address of the agent's", "api: {address: \"127.0.0.1:9\"}\n" + base, "only a restart changes api.address: 127.0.0.1:7601 → 127.0.0.1:9"},
 		{"telemetry and unmatched", "telemetry: {prometheus: false}\nunmatched: {mode: DIAL}\n" + base, "unmatched calls; telemetry"},
 		{"what calls are admitted by", strings.Replace(base, "timeout: 3s", "timeout: 3s, rate_limit: {per_second: 5}", 1), "a (policy)"},
+		{"how endpoints are chosen", strings.Replace(base, "timeout: 3s", "timeout: 3s, load_balancing: {subset: 5}", 1), "a (policy)"},
+		{"a zone that nobody goes by", "zone: a\n" + base, "nothing changed"},
 		{"leave for faults", "chaos: {enabled: true}\n" + base, "chaos"},
 		{"the defaults reach those that inherit them", "defaults: {stream: {idle_timeout: 1m}}\n" + base, "a (policy); b (policy); unmatched calls"},
 		{"services come and go", `
@@ -34,7 +36,7 @@ services:
 services:
   - name: a
     match: {authorities: [x]}
-    endpoints: {static: [{address: "h:5"}, {address: "h:2", weight: 7}]}
+    endpoints: {static: [{address: "h:5"}, {address: "h:2", priority: 1}]}
     policy: {timeout: 4s}
     methods: [{method: /a.A/Fast, policy: {timeout: 1s}}]
   - name: b

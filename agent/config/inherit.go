@@ -8,18 +8,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/outrigger-rpc/outrigger/balancer"
 	configv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/config/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 	"github.com/outrigger-rpc/outrigger/sla"
 )
-
-var algorithms = map[configv1.LoadBalancing_Algorithm]balancer.Policy{
-	configv1.LoadBalancing_ALGORITHM_UNSPECIFIED: balancer.LeastRequest,
-	configv1.LoadBalancing_LEAST_REQUEST:         balancer.LeastRequest,
-	configv1.LoadBalancing_ROUND_ROBIN:           balancer.RoundRobin,
-	configv1.LoadBalancing_RANDOM:                balancer.Random,
-}
 
 // level is one of the places where a policy is written.
 type level struct {
@@ -50,13 +42,14 @@ func (f *file) policy(l level, inherited, own *configv1.Policy) (policy.Policy, 
 		Fallback:      f.fallbackPolicy(path+".fallback", own.GetFallback(), m.GetFallback()),
 		Cache:         cachePolicy(m.GetCache()),
 		Fault:         faultPolicy(m.GetFault()),
-		LoadBalancing: balancer.Options{Policy: algorithms[m.GetLoadBalancing().GetPolicy()]},
+		LoadBalancing: f.loadBalancing(m.GetLoadBalancing()),
 		HTTP: policy.HTTPStatuses{
 			Failures: f.statuses(path+".http.failure_statuses", m.GetHttp().GetFailureStatuses()),
 			Pushback: f.statuses(path+".http.pushback_statuses", m.GetHttp().GetPushbackStatuses()),
 		},
 		SLA: targets(m.GetSla()),
 	}
+	p.HashOn = hashPolicy(p.LoadBalancing.Policy, m.GetHashOn())
 	if own != nil {
 		f.check(l, own, m, p)
 	}
@@ -100,14 +93,18 @@ func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
 	if b := own.GetHealthCheck(); b != nil {
 		f.checkHealth(l, b, m.GetHealthCheck())
 	}
+	f.checkHashOn(l, own.GetHashOn(), p.LoadBalancing.Policy)
+	if b := own.GetLoadBalancing(); b != nil {
+		f.checkLoadBalancing(l, b, m.GetLoadBalancing(), p.LoadBalancing)
+	}
 	if b := own.GetFault(); b != nil {
 		f.checkFault(path+".fault", b, m.GetFault())
 	}
 }
 
 // inherit returns the parent with what the child writes on top, field by
-// field; a list is replaced whole, and so are a fallback's answer and a health
-// check's kind.
+// field; a list is replaced whole, and so are a fallback's answer, a health
+// check's kind and what is hashed.
 func inherit(parent, child *configv1.Policy) *configv1.Policy {
 	merged := &configv1.Policy{}
 	if parent != nil {
@@ -119,6 +116,9 @@ func inherit(parent, child *configv1.Policy) *configv1.Policy {
 		}
 		if check := child.GetHealthCheck(); asks(check) {
 			forgetKind(merged.GetHealthCheck(), check)
+		}
+		if child.GetHashOn() != nil {
+			merged.HashOn = nil
 		}
 		overlay(merged.ProtoReflect(), proto.CloneOf(child).ProtoReflect())
 	}

@@ -88,7 +88,7 @@ func TestAServiceThatSaysNothing(t *testing.T) {
 		t.Errorf("endpoints %+v", s.Endpoints)
 	}
 	p := s.Policy
-	if p.Timeout != 0 || p.Outlier != policy.Default().Outlier || !p.Outlier.ObserveOnly || p.Breaker != policy.Default().Breaker || p.Breaker.Options.Mode != breaker.Observe ||
+	if p.Timeout != 0 || p.Outlier != policy.Default().Outlier || !p.Outlier.ObserveOnly || p.LoadBalancing != policy.Default().LoadBalancing || p.Breaker != policy.Default().Breaker || p.Breaker.Options.Mode != breaker.Observe ||
 		p.SLA.Availability != 99.9 || p.SLA.SuccessRate != 99.5 || p.SLA.Latency[0].Target != 200*time.Millisecond || p.SLA.Window != 30*24*time.Hour {
 		t.Errorf("policy %+v", p)
 	}
@@ -115,7 +115,7 @@ func TestPoliciesAreInheritedFieldByField(t *testing.T) {
 		{"a mode that is taken back", "circuit_breaker: {mode: OBSERVE}", "", "circuit_breaker: {mode: ENFORCE}", func(p policy.Policy) any { return p.Breaker.Options.Mode }, breaker.Enforce},
 		{"consecutive failures written above", "circuit_breaker: {consecutive_failures: 7}", "circuit_breaker: {failure_rate: {}}", "", func(p policy.Policy) any { return p.Breaker.Options.ConsecutiveFailures }, 7},
 		{"a scope", "circuit_breaker: {scope: ENDPOINT}", "circuit_breaker: {}", "", func(p policy.Policy) any { return p.Breaker.Scope }, policy.ScopeEndpoint},
-		{"the endpoint's choice", "load_balancing: {policy: RANDOM}", "load_balancing: {}", "", func(p policy.Policy) any { return p.LoadBalancing }, balancer.Options{Policy: balancer.Random}},
+		{"the endpoint's choice", "load_balancing: {policy: RANDOM}", "load_balancing: {}", "", func(p policy.Policy) any { return p.LoadBalancing.Policy }, balancer.Random},
 		{"half of the promise", "sla: {availability: 99}", "sla: {success_rate: 98}", "", func(p policy.Policy) any { return [2]float64{p.SLA.Availability, p.SLA.SuccessRate} }, [2]float64{99, 98}},
 		{"lists are replaced", "sla: {latency: [{quantile: 0.5, target: 1s}, {quantile: 0.9, target: 2s}]}", "sla: {latency: [{quantile: 0.99, target: 3s}]}", "", func(p policy.Policy) any { return len(p.SLA.Latency) }, 1},
 	} {
@@ -167,6 +167,8 @@ func TestAccepted(t *testing.T) {
       health_check: {mode: "OFF"}
       outlier_detection: {mode: OFF}
       defer: {mode: "OFF"}
+      load_balancing: {slow_start: 0s, zone_aware: false, subset: 0}
+      hash_on: {}
 state: {dir: ""}
 `,
 		"codes that blame the caller":    oneService + "    policy: {retry: {codes: [INVALID_ARGUMENT, NOT_FOUND]}}\n",
@@ -274,6 +276,10 @@ func valid(t *testing.T, p policy.Policy) {
 	if p.Retry.BackoffMax < p.Retry.BackoffBase || p.Retry.Budget.Ratio < 0 || p.Retry.Budget.Ratio > 1 || p.RateLimit.On() && p.RateLimit.Burst < 1 || p.Throttle.On() && p.Throttle.Ratio < 1 ||
 		(p.Cache.On() || p.Hedge.Mode != policy.Off && p.Hedge.MaxAttempts > 1) && !p.Idempotent || int64(p.Cache.MaxEntryBytes) > p.Cache.MaxBytes ||
 		p.Hedge.Mode != policy.Off && p.Hedge.MaxAttempts > 1 && p.Hedge.Delay <= 0 && p.Hedge.DelayQuantile <= 0 || p.Fallback.Code != policy.OK && p.Fallback.Body != "" {
+		t.Fatalf("accepted %+v", p)
+	}
+	if b := p.LoadBalancing; b.ZoneAware == (b.Zone == "") || b.PanicThreshold < 0 || b.PanicThreshold > 1 || b.Policy.Hashes() && b.SlowStart > 0 || b.BoundedLoad > 0 && b.BoundedLoad < 1 ||
+		!b.Policy.Hashes() && p.HashOn != (policy.HashPolicy{}) {
 		t.Fatalf("accepted %+v", p)
 	}
 	if p.Timeout < 0 || p.PerTryTimeout < 0 || p.Timeout > 0 && p.PerTryTimeout > p.Timeout || p.Breaker.Options.MaxOpenFor < p.Breaker.Options.OpenFor {

@@ -17,7 +17,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		}
 		return l.GetAddress()
 	}
-	f.chaos = m.GetChaos().GetEnabled()
+	f.chaos, f.zone = m.GetChaos().GetEnabled(), m.GetZone()
 	if f.upstreamConnections = int(m.GetEgress().GetLimits().GetUpstreamConnections()); f.upstreamConnections == 0 {
 		f.upstreamConnections = defaultUpstreamConnections
 	}

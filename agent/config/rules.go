@@ -49,6 +49,8 @@ var expected = map[protoreflect.FullName]string{
 	"outrigger.config.v1.HttpCheck.path":                "want a path, such as /health",
 	"outrigger.config.v1.HttpCheck.host":                "want a host or host:port without scheme or path",
 	"outrigger.config.v1.HttpCheck.expected_statuses":   "want a status, a class or a range, such as \"204\", \"2xx\" or \"200-399\"",
+	"outrigger.config.v1.HashOn.header":                 "want the name of request metadata in lower case, such as x-user-id",
+	"outrigger.config.v1.HashOn.cookie":                 "want the name of a cookie, such as session",
 }
 
 // rules holds the message against those of the proto files.

@@ -29,10 +29,8 @@ const (
 )
 
 var unsupported = map[protoreflect.FullName]later{
-	"outrigger.config.v1.Config.tasks":         {nil, leaveOut},
-	"outrigger.config.v1.Policy.hash_on":       {nil, leaveOut},
-	"outrigger.config.v1.Policy.defer":         {defersNothing, orOff},
-	"outrigger.config.v1.LoadBalancing.policy": {known, "want LEAST_REQUEST, ROUND_ROBIN or RANDOM"},
+	"outrigger.config.v1.Config.tasks": {nil, leaveOut},
+	"outrigger.config.v1.Policy.defer": {defersNothing, orOff},
 }
 
 // off reports whether a policy block says mode: OFF.
@@ -44,11 +42,6 @@ func off(v protoreflect.Value) bool {
 func defersNothing(v protoreflect.Value) bool {
 	d, ok := v.Message().Interface().(*configv1.Defer)
 	return ok && d.GetMode() <= configv1.Defer_OFF
-}
-
-func known(v protoreflect.Value) bool {
-	_, ok := algorithms[configv1.LoadBalancing_Algorithm(v.Enum())]
-	return ok
 }
 
 // refuseUnsupported looks through everything that is written.

@@ -85,9 +85,9 @@ func (r *remote) printEndpoints(c *cobra.Command, list *outriggerv1.ListEndpoint
 	if r.output == outputJSON {
 		return printMessage(c.OutOrStdout(), list)
 	}
-	t := newTable("SERVICE", "ENDPOINT", "STATE", ">IN FLIGHT", ">CALLS", ">FAILURES", "REASON")
+	t := newTable("SERVICE", "ENDPOINT", "STATE", "ZONE", ">PRIORITY", ">WEIGHT", ">IN FLIGHT", ">CALLS", ">FAILURES", "REASON")
 	for _, e := range list.GetEndpoints() {
-		t.add(e.GetService(), e.GetAddress(), endpointState(e), count(e.GetInFlight()), count(e.GetCalls()), count(e.GetFailures()), dash(e.GetReason()))
+		t.add(e.GetService(), e.GetAddress(), endpointState(e), dash(e.GetZone()), count(e.GetPriority()), count(e.GetWeight()), count(e.GetInFlight()), count(e.GetCalls()), count(e.GetFailures()), dash(e.GetReason()))
 	}
 	t.print(c.OutOrStdout(), coloursOf(c.OutOrStdout()))
 	if len(list.GetEndpoints()) == 0 {

@@ -60,7 +60,7 @@ func newStage(t *testing.T) *stage {
 	p.Breaker = policy.BreakerPolicy{Scope: policy.ScopeEndpoint, Options: breaker.Reference()}
 	p.LoadBalancing = balancer.Options{Policy: balancer.RoundRobin}
 	s.greeter = policy.NewService("greeter", policy.Settings{Policy: p}, func(breaker.Key, breaker.Transition) { s.server.Changed() })
-	s.greeter.SetEndpoints([]balancer.Spec{{Address: "127.0.0.1:50051"}, {Address: "127.0.0.1:50052"}})
+	s.greeter.SetEndpoints([]balancer.Spec{{Address: "127.0.0.1:50051", Zone: "a"}, {Address: "127.0.0.1:50052", Weight: 3}})
 	s.server = api.New(api.Options{Origin: s.origin, Agent: s})
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(listener) }()

@@ -95,6 +95,11 @@ func printStatus(w io.Writer, s, before *outriggerv1.Status, colours bool) {
 		policies.print(w, colours)
 	}
 	fmt.Fprintln(w)
+	for _, service := range s.GetServices() {
+		if service.GetPanicking() {
+			fmt.Fprintln(w, paint(oneLine(service.GetName())+": too few endpoints are fit, so calls are spread over all that are connected", warning, colours))
+		}
+	}
 	endpoints.print(w, colours)
 	if len(breakers) > 0 {
 		fmt.Fprintln(w)

@@ -28,7 +28,7 @@ func busyStatus() *outriggerv1.Status {
 		ActiveCalls: 12, DownstreamConnections: 1, UpstreamConnections: 2, CallsTotal: 4_500_000,
 		Services: []*outriggerv1.ServiceStatus{{
 			Name: "greeter", CallsPerSecond: 1234, Availability: 99.9999, SuccessRate: 98.5, Counted: 12340,
-			P50Ms: 0.85, P95Ms: 12.34, P99Ms: 250, InFlight: 12,
+			P50Ms: 0.85, P95Ms: 12.34, P99Ms: 250, InFlight: 12, Panicking: true,
 			Refusals: map[string]uint64{"TIMEOUT": 3, "BREAKER_OPEN": 1500},
 			Endpoints: []*outriggerv1.Endpoint{
 				{Service: "greeter", Address: "127.0.0.1:50051", State: outriggerv1.Endpoint_READY, Calls: 5000, InFlight: 12},
@@ -57,6 +57,7 @@ SERVICE   CALLS  AVAILABLE  SUCCESS     P50      P95     P99  IN FLIGHT  REFUSED
 greeter  1.2k/s    99.99 %  98.50 %  850 µs  12.3 ms  250 ms         12  BREAKER_OPEN 1.5k, TIMEOUT 3  –
 billing     0/s          –        –       –        –       –          0  –                             15 (7.5 %)
 
+greeter: too few endpoints are fit, so calls are spread over all that are connected
 ENDPOINT         OF       STATE       BREAKER    CALLS  IN FLIGHT  SENT  FAILED  REASON
 127.0.0.1:50051  greeter  READY       CLOSED     500/s         12  5.0k       0  –
 127.0.0.1:50052  greeter  CONNECTING  OPEN         0/s          0   400       7  connection refused

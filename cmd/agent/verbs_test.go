@@ -91,13 +91,13 @@ func TestEndpointListAndDrain(t *testing.T) {
 	s := newStage(t)
 	s.call(1, policy.OK)
 	s.call(1, policy.Unavailable)
-	wantText(t, outrigger("endpoint", "list").stdout, `SERVICE  ENDPOINT         STATE  IN FLIGHT  CALLS  FAILURES  REASON
-greeter  127.0.0.1:50051  READY          0      1         0  –
-greeter  127.0.0.1:50052  READY          0      1         1  –
+	wantText(t, outrigger("endpoint", "list").stdout, `SERVICE  ENDPOINT         STATE  ZONE  PRIORITY  WEIGHT  IN FLIGHT  CALLS  FAILURES  REASON
+greeter  127.0.0.1:50051  READY  a            0       1          0      1         0  –
+greeter  127.0.0.1:50052  READY  –            0       3          0      1         1  –
 `)
 	// when one is drained, then that is said,
-	wantText(t, outrigger("endpoint", "drain", "127.0.0.1:50052").stdout, `SERVICE  ENDPOINT         STATE     IN FLIGHT  CALLS  FAILURES  REASON
-greeter  127.0.0.1:50052  DRAINING          0      1         1  drained by an operator
+	wantText(t, outrigger("endpoint", "drain", "127.0.0.1:50052").stdout, `SERVICE  ENDPOINT         STATE     ZONE  PRIORITY  WEIGHT  IN FLIGHT  CALLS  FAILURES  REASON
+greeter  127.0.0.1:50052  DRAINING  –            0       3          0      1         1  drained by an operator
 `)
 	// and scripts find the contract's fields.
 	e := element(t, fields(t, outrigger("endpoint", "list", "-o", "json")), "endpoints", 1)

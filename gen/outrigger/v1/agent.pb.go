@@ -402,6 +402,10 @@ type ServiceStatus struct {
 	Concurrency *ConcurrencyStatus `protobuf:"bytes,22,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	// The cache; unset where the service has none.
 	Cache *CacheStatus `protobuf:"bytes,23,opt,name=cache,proto3" json:"cache,omitempty"`
+	// Whether so few endpoints are fit that calls are spread over all that are
+	// connected (load_balancing.panic_threshold), by the policy of methods without
+	// an override.
+	Panicking bool `protobuf:"varint,25,opt,name=panicking,proto3" json:"panicking,omitempty"`
 	// Where its endpoints come from; unset for one that was dialled.
 	Discovery     *DiscoveryStatus `protobuf:"bytes,24,opt,name=discovery,proto3" json:"discovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -597,6 +601,13 @@ func (x *ServiceStatus) GetCache() *CacheStatus {
 		return x.Cache
 	}
 	return nil
+}
+
+func (x *ServiceStatus) GetPanicking() bool {
+	if x != nil {
+		return x.Panicking
+	}
+	return false
 }
 
 func (x *ServiceStatus) GetDiscovery() *DiscoveryStatus {
@@ -1231,7 +1242,7 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\x10omitted_services\x18\a \x01(\x05R\x0fomittedServices\x12\x1f\n" +
 	"\vcalls_total\x18\b \x01(\x04R\n" +
 	"callsTotal\x12%\n" +
-	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\x9d\n" +
+	"\x0ebuffered_bytes\x18\t \x01(\x03R\rbufferedBytes\"\xbb\n" +
 	"\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
@@ -1258,7 +1269,8 @@ const file_outrigger_v1_agent_proto_rawDesc = "" +
 	"\bobserved\x18\x14 \x03(\v2).outrigger.v1.ServiceStatus.ObservedEntryR\bobserved\x12B\n" +
 	"\aactions\x18\x15 \x03(\v2(.outrigger.v1.ServiceStatus.ActionsEntryR\aactions\x12A\n" +
 	"\vconcurrency\x18\x16 \x01(\v2\x1f.outrigger.v1.ConcurrencyStatusR\vconcurrency\x12/\n" +
-	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x12;\n" +
+	"\x05cache\x18\x17 \x01(\v2\x19.outrigger.v1.CacheStatusR\x05cache\x12\x1c\n" +
+	"\tpanicking\x18\x19 \x01(\bR\tpanicking\x12;\n" +
 	"\tdiscovery\x18\x18 \x01(\v2\x1d.outrigger.v1.DiscoveryStatusR\tdiscovery\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

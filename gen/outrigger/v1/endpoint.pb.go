@@ -112,7 +112,9 @@ type Endpoint struct {
 	// Its failure domain; empty: unknown.
 	Zone string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Since when it has been in its state, drains aside; unset: from the start.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
+	// Its priority: those of the lowest number take the calls.
+	Priority      uint32 `protobuf:"varint,11,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +217,13 @@ func (x *Endpoint) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *Endpoint) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // ListEndpointsRequest asks for a page.
@@ -1131,7 +1140,7 @@ var File_outrigger_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x03\n" +
+	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x122\n" +
@@ -1143,7 +1152,8 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\x06weight\x18\b \x01(\rR\x06weight\x12\x12\n" +
 	"\x04zone\x18\t \x01(\tR\x04zone\x120\n" +
 	"\x05since\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"c\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bpriority\x18\v \x01(\rR\bpriority\"c\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\x0e\n" +

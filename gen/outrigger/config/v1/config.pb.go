@@ -158,7 +158,10 @@ type Config struct {
 	// Metrics, traces and logs.
 	Telemetry *Telemetry `protobuf:"bytes,9,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	// Whether calls may be disturbed on purpose.
-	Chaos         *Chaos `protobuf:"bytes,10,opt,name=chaos,proto3" json:"chaos,omitempty"`
+	Chaos *Chaos `protobuf:"bytes,10,opt,name=chaos,proto3" json:"chaos,omitempty"`
+	// The failure domain that the agent is in, for load_balancing.zone_aware.
+	// Empty: unknown.
+	Zone          string `protobuf:"bytes,11,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +264,13 @@ func (x *Config) GetChaos() *Chaos {
 		return x.Chaos
 	}
 	return nil
+}
+
+func (x *Config) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 // Chaos says whether calls may be disturbed on purpose.
@@ -1393,7 +1403,8 @@ type Endpoint struct {
 	Weight *uint32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// The failure domain that the endpoint is in.
 	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	// The group that it is in: lower ones are used first. Default 0.
+	// Endpoints of the lowest number take the calls, those of the next as far as
+	// too few of these are fit: fewer than 72 %. Default 0.
 	Priority      *uint32 `protobuf:"varint,4,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2044,7 +2055,7 @@ var File_outrigger_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\xb5\x04\n" +
+	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\xd3\x04\n" +
 	"\x06Config\x125\n" +
 	"\x06egress\x18\x01 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x06egress\x12/\n" +
 	"\x03api\x18\x02 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x03api\x123\n" +
@@ -2056,7 +2067,8 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x05state\x18\b \x01(\v2\x1a.outrigger.config.v1.StateR\x05state\x12<\n" +
 	"\ttelemetry\x18\t \x01(\v2\x1e.outrigger.config.v1.TelemetryR\ttelemetry\x120\n" +
 	"\x05chaos\x18\n" +
-	" \x01(\v2\x1a.outrigger.config.v1.ChaosR\x05chaos\"2\n" +
+	" \x01(\v2\x1a.outrigger.config.v1.ChaosR\x05chaos\x12\x1c\n" +
+	"\x04zone\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\"2\n" +
 	"\x05Chaos\x12\x1d\n" +
 	"\aenabled\x18\x01 \x01(\bH\x00R\aenabled\x88\x01\x01B\n" +
 	"\n" +

@@ -148,11 +148,11 @@ const (
 	LoadBalancing_ROUND_ROBIN LoadBalancing_Algorithm = 1
 	// In turn, by weight.
 	LoadBalancing_WEIGHTED_ROUND_ROBIN LoadBalancing_Algorithm = 2
-	// The less loaded of two drawn at random.
+	// The one with the fewest calls in flight of some drawn at random.
 	LoadBalancing_LEAST_REQUEST LoadBalancing_Algorithm = 3
-	// Any.
+	// Any, by weight.
 	LoadBalancing_RANDOM LoadBalancing_Algorithm = 4
-	// The fastest of late.
+	// The fastest of late, of some drawn at random.
 	LoadBalancing_PEAK_EWMA LoadBalancing_Algorithm = 5
 	// By hash, on a ring.
 	LoadBalancing_RING_HASH LoadBalancing_Algorithm = 6
@@ -293,7 +293,9 @@ type Policy struct {
 	RateLimit *RateLimit `protobuf:"bytes,9,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
 	// Chooses the endpoint.
 	LoadBalancing *LoadBalancing `protobuf:"bytes,10,opt,name=load_balancing,json=loadBalancing,proto3" json:"load_balancing,omitempty"`
-	// What hashing load balancers hash.
+	// What RING_HASH and MAGLEV hash. Where it is written it takes the place of
+	// what is inherited. Metadata outrigger-hash-key comes before it, and holds
+	// without it too.
 	HashOn *HashOn `protobuf:"bytes,11,opt,name=hash_on,json=hashOn,proto3" json:"hash_on,omitempty"`
 	// Asks endpoints how they are.
 	HealthCheck *HealthCheck `protobuf:"bytes,12,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
@@ -1939,11 +1941,47 @@ func (x *FaultHeader) GetValue() string {
 	return ""
 }
 
-// LoadBalancing chooses the endpoint.
+// LoadBalancing chooses the endpoint. What belongs to an algorithm is refused
+// beside another one, and not inherited by one.
 type LoadBalancing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default LEAST_REQUEST.
-	Policy        LoadBalancing_Algorithm `protobuf:"varint,1,opt,name=policy,proto3,enum=outrigger.config.v1.LoadBalancing_Algorithm" json:"policy,omitempty"`
+	Policy LoadBalancing_Algorithm `protobuf:"varint,1,opt,name=policy,proto3,enum=outrigger.config.v1.LoadBalancing_Algorithm" json:"policy,omitempty"`
+	// How many endpoints LEAST_REQUEST and PEAK_EWMA draw. Default 2.
+	Choices *uint32 `protobuf:"varint,2,opt,name=choices,proto3,oneof" json:"choices,omitempty"`
+	// Whether calls stay in the agent's zone as far as its endpoints can bear
+	// them. Wants zone. Default false.
+	ZoneAware *bool `protobuf:"varint,3,opt,name=zone_aware,json=zoneAware,proto3,oneof" json:"zone_aware,omitempty"`
+	// Percent of the zone's endpoints that must be fit for calls to stay there at
+	// all; else they are spread over all zones alike. Wants zone_aware: true.
+	// Default 0.
+	MinZonePercent *float64 `protobuf:"fixed64,4,opt,name=min_zone_percent,json=minZonePercent,proto3,oneof" json:"min_zone_percent,omitempty"`
+	// How long the share of a new or recovered endpoint grows, from a tenth, to
+	// its full size. Not of RING_HASH and MAGLEV, which it would cost their
+	// endpoint. 0s: it has that at once. Default 0s, at most 1d.
+	SlowStart *durationpb.Duration `protobuf:"bytes,5,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	// The share of a priority's connected endpoints that must be fit; else health
+	// checks and outlier detection are not believed, and calls are spread over
+	// all that are connected. 0: they are always believed. Default 0.5.
+	PanicThreshold *float64 `protobuf:"fixed64,6,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
+	// How many endpoints of each priority this agent uses, the same ones as long
+	// as they are there and as its host and egress address are; other agents use
+	// others, so that hashes lead to one endpoint by each agent. A call for which
+	// none of them is left goes to one of the rest. 0: all. Default 0.
+	Subset *uint32 `protobuf:"varint,7,opt,name=subset,proto3,oneof" json:"subset,omitempty"`
+	// After how long a latency that PEAK_EWMA saw counts 1/e. The service's, as
+	// latencies are measured for all methods alike. Default 10s.
+	Decay *durationpb.Duration `protobuf:"bytes,8,opt,name=decay,proto3" json:"decay,omitempty"`
+	// How many points the ring of RING_HASH has; each endpoint has one at least.
+	// Default 160 an endpoint.
+	RingSize *uint32 `protobuf:"varint,9,opt,name=ring_size,json=ringSize,proto3,oneof" json:"ring_size,omitempty"`
+	// How many slots the table of MAGLEV has at least; a prime from there on is
+	// taken. Default 100 an endpoint.
+	TableSize *uint32 `protobuf:"varint,10,opt,name=table_size,json=tableSize,proto3,oneof" json:"table_size,omitempty"`
+	// How many times its share of the calls in flight an endpoint of RING_HASH
+	// may have; what is beyond goes to the next on the ring. 1.25 is usual. 0: no
+	// bound, else at least 1. Default 0.
+	BoundedLoad   *float64 `protobuf:"fixed64,11,opt,name=bounded_load,json=boundedLoad,proto3,oneof" json:"bounded_load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1985,11 +2023,88 @@ func (x *LoadBalancing) GetPolicy() LoadBalancing_Algorithm {
 	return LoadBalancing_ALGORITHM_UNSPECIFIED
 }
 
-// HashOn says what is hashed.
+func (x *LoadBalancing) GetChoices() uint32 {
+	if x != nil && x.Choices != nil {
+		return *x.Choices
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetZoneAware() bool {
+	if x != nil && x.ZoneAware != nil {
+		return *x.ZoneAware
+	}
+	return false
+}
+
+func (x *LoadBalancing) GetMinZonePercent() float64 {
+	if x != nil && x.MinZonePercent != nil {
+		return *x.MinZonePercent
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
+	}
+	return nil
+}
+
+func (x *LoadBalancing) GetPanicThreshold() float64 {
+	if x != nil && x.PanicThreshold != nil {
+		return *x.PanicThreshold
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetSubset() uint32 {
+	if x != nil && x.Subset != nil {
+		return *x.Subset
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetDecay() *durationpb.Duration {
+	if x != nil {
+		return x.Decay
+	}
+	return nil
+}
+
+func (x *LoadBalancing) GetRingSize() uint32 {
+	if x != nil && x.RingSize != nil {
+		return *x.RingSize
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetTableSize() uint32 {
+	if x != nil && x.TableSize != nil {
+		return *x.TableSize
+	}
+	return 0
+}
+
+func (x *LoadBalancing) GetBoundedLoad() float64 {
+	if x != nil && x.BoundedLoad != nil {
+		return *x.BoundedLoad
+	}
+	return 0
+}
+
+// HashOn says what is hashed: the first of these, in this order, that is asked
+// for and that the call has. A call without any goes to any endpoint.
 type HashOn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A request header, in lower case.
-	Header        string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// Request metadata, in lower case.
+	Header *string `protobuf:"bytes,1,opt,name=header,proto3,oneof" json:"header,omitempty"`
+	// A cookie.
+	Cookie *string `protobuf:"bytes,2,opt,name=cookie,proto3,oneof" json:"cookie,omitempty"`
+	// The caller's address, without its port.
+	Source bool `protobuf:"varint,3,opt,name=source,proto3" json:"source,omitempty"`
+	// The full name of the method.
+	Method        bool `protobuf:"varint,4,opt,name=method,proto3" json:"method,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2025,10 +2140,31 @@ func (*HashOn) Descriptor() ([]byte, []int) {
 }
 
 func (x *HashOn) GetHeader() string {
-	if x != nil {
-		return x.Header
+	if x != nil && x.Header != nil {
+		return *x.Header
 	}
 	return ""
+}
+
+func (x *HashOn) GetCookie() string {
+	if x != nil && x.Cookie != nil {
+		return *x.Cookie
+	}
+	return ""
+}
+
+func (x *HashOn) GetSource() bool {
+	if x != nil {
+		return x.Source
+	}
+	return false
+}
+
+func (x *HashOn) GetMethod() bool {
+	if x != nil {
+		return x.Method
+	}
+	return false
 }
 
 // HealthCheck asks endpoints how they are, over the transport that their calls
@@ -2865,9 +3001,23 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]*$H\x00R\x04name\x88\x01\x01\x12#\n" +
 	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bH\x01R\x05value\x88\x01\x01B\a\n" +
 	"\x05_nameB\b\n" +
-	"\x06_value\"\xfc\x01\n" +
+	"\x06_value\"\xad\a\n" +
 	"\rLoadBalancing\x12N\n" +
-	"\x06policy\x18\x01 \x01(\x0e2,.outrigger.config.v1.LoadBalancing.AlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\"\x9a\x01\n" +
+	"\x06policy\x18\x01 \x01(\x0e2,.outrigger.config.v1.LoadBalancing.AlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\x12(\n" +
+	"\achoices\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18d(\x02H\x00R\achoices\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"zone_aware\x18\x03 \x01(\bH\x01R\tzoneAware\x88\x01\x01\x12F\n" +
+	"\x10min_zone_percent\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x0eminZonePercent\x88\x01\x01\x12H\n" +
+	"\n" +
+	"slow_start\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\tslowStart\x12E\n" +
+	"\x0fpanic_threshold\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\x0epanicThreshold\x88\x01\x01\x12&\n" +
+	"\x06subset\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06H\x04R\x06subset\x88\x01\x01\x12B\n" +
+	"\x05decay\x18\b \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x03\b\x90\x1c2\x04\x10\xc0\x84=R\x05decay\x12-\n" +
+	"\tring_size\x18\t \x01(\rB\v\xbaH\b*\x06\x18\x80\x80\x10(\x01H\x05R\bringSize\x88\x01\x01\x12/\n" +
+	"\n" +
+	"table_size\x18\n" +
+	" \x01(\rB\v\xbaH\b*\x06\x18\x81\x80\x04(\x01H\x06R\ttableSize\x88\x01\x01\x12?\n" +
+	"\fbounded_load\x18\v \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\aR\vboundedLoad\x88\x01\x01\"\x9a\x01\n" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROUND_ROBIN\x10\x01\x12\x18\n" +
@@ -2878,9 +3028,24 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\tPEAK_EWMA\x10\x05\x12\r\n" +
 	"\tRING_HASH\x10\x06\x12\n" +
 	"\n" +
-	"\x06MAGLEV\x10\a\":\n" +
-	"\x06HashOn\x120\n" +
-	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$R\x06header\"\xd6\x04\n" +
+	"\x06MAGLEV\x10\aB\n" +
+	"\n" +
+	"\b_choicesB\r\n" +
+	"\v_zone_awareB\x13\n" +
+	"\x11_min_zone_percentB\x12\n" +
+	"\x10_panic_thresholdB\t\n" +
+	"\a_subsetB\f\n" +
+	"\n" +
+	"_ring_sizeB\r\n" +
+	"\v_table_sizeB\x0f\n" +
+	"\r_bounded_load\"\xcb\x01\n" +
+	"\x06HashOn\x125\n" +
+	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$H\x00R\x06header\x88\x01\x01\x12D\n" +
+	"\x06cookie\x18\x02 \x01(\tB'\xbaH$r\"\x18\x80\x012\x1d^[A-Za-z0-9!#$%&'*+.^_`|~-]+$H\x01R\x06cookie\x88\x01\x01\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\bR\x06source\x12\x16\n" +
+	"\x06method\x18\x04 \x01(\bR\x06methodB\t\n" +
+	"\a_headerB\t\n" +
+	"\a_cookie\"\xd6\x04\n" +
 	"\vHealthCheck\x122\n" +
 	"\x04grpc\x18\x01 \x01(\v2\x1e.outrigger.config.v1.GrpcCheckR\x04grpc\x122\n" +
 	"\x04http\x18\x02 \x01(\v2\x1e.outrigger.config.v1.HttpCheckR\x04http\x12/\n" +
@@ -3070,26 +3235,28 @@ var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
 	0,  // 53: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
 	36, // 54: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
 	2,  // 55: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
-	28, // 56: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
-	29, // 57: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
-	30, // 58: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	36, // 59: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	36, // 60: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	0,  // 61: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	31, // 62: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
-	36, // 63: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	36, // 64: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 65: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	36, // 66: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
-	3,  // 67: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	35, // 68: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	36, // 69: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	36, // 70: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	36, // 56: outrigger.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	36, // 57: outrigger.config.v1.LoadBalancing.decay:type_name -> google.protobuf.Duration
+	28, // 58: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
+	29, // 59: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
+	30, // 60: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
+	36, // 61: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	36, // 62: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	0,  // 63: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
+	31, // 64: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
+	36, // 65: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	36, // 66: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 67: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	36, // 68: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
+	3,  // 69: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	35, // 70: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	36, // 71: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	36, // 72: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -3114,6 +3281,8 @@ func file_outrigger_config_v1_policy_proto_init() {
 	file_outrigger_config_v1_policy_proto_msgTypes[18].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[19].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[20].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[21].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[22].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[23].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[28].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[30].OneofWrappers = []any{}
