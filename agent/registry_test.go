@@ -14,7 +14,7 @@ import (
 )
 
 func TestAnAgentIsTheSameAfterARestartAndNotAnother(t *testing.T) {
-	if selfOf("127.0.0.1:7600") != selfOf("127.0.0.1:7600") {
+	if first, again := selfOf("127.0.0.1:7600"), selfOf("127.0.0.1:7600"); first != again {
 		t.Error("two lives of one agent differ")
 	}
 	if selfOf("127.0.0.1:7600") == selfOf("127.0.0.1:7700") {

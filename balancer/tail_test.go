@@ -45,7 +45,7 @@ func latencies(o Options, calls int) []time.Duration {
 		heap.Push(&ends, finish{now + time.Duration(rnd.ExpFloat64()*float64(mean)) + 1, arrived, server})
 	}
 	var took []time.Duration
-	next := Instant(time.Second)
+	next := time.Second
 	for len(took) < calls {
 		if len(ends) == 0 || next <= ends[0].at {
 			e := picker.Pick(set, Ask{Now: next, Rnd: rnd.Uint64()})

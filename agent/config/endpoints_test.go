@@ -80,7 +80,7 @@ func TestWhatIsWrongWithAFileOfEndpointsIsToldWithItsPlace(t *testing.T) {
 		"":                                   `e.yaml:1:1: is empty; want a list such as [{address: "127.0.0.1:50051"}], or [] for none`,
 		"- address: 127.0.0.1:1\n- {addr: x": `e.yaml:1:1: not YAML: did not find expected ',' or '}'`,
 		"static: []":                         "e.yaml:1:1: want a list, got fields",
-		"- {address: \"127.0.0.1:1\"}\n- {prioritie: 1}\n": "e.yaml:2:4: [1].prioritie: unknown field; did you mean priority?",
+		"- {address: \"127.0.0.1:1\"}\n- {prioritys: 1}\n": "e.yaml:2:4: [1].prioritys: unknown field; did you mean priority?",
 		"- {address: \"127.0.0.1:1\", weight: 0}\n":        "e.yaml:1:36: [0].weight: 0 must be greater than or equal to 1 and less than or equal to 1000000",
 		"- {weight: 3}\n":  `e.yaml:1:3: [0].address: "": want host:port or unix:PATH`,
 		"- {address: h}\n": `e.yaml:1:13: [0].address: "h": want host:port or unix:PATH`,
