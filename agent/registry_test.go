@@ -14,10 +14,11 @@ import (
 )
 
 func TestAnAgentIsTheSameAfterARestartAndNotAnother(t *testing.T) {
-	if selfOf("127.0.0.1:7600") != selfOf("127.0.0.1:7600") {
+	first := selfOf("127.0.0.1:7600")
+	if again := selfOf("127.0.0.1:7600"); again != first {
 		t.Error("two lives of one agent differ")
 	}
-	if selfOf("127.0.0.1:7600") == selfOf("127.0.0.1:7700") {
+	if first == selfOf("127.0.0.1:7700") {
 		t.Error("two agents of one host are the same")
 	}
 }

@@ -36,12 +36,6 @@ var unsupported = map[protoreflect.FullName]later{
 	"outrigger.config.v1.Policy.defer":         {defersNothing, orOff},
 }
 
-// off reports whether a policy block says mode: OFF.
-func off(v protoreflect.Value) bool {
-	m := v.Message()
-	return m.Get(m.Descriptor().Fields().ByName("mode")).Enum() == configv1.Mode_OFF.Number()
-}
-
 func defersNothing(v protoreflect.Value) bool {
 	d, ok := v.Message().Interface().(*configv1.Defer)
 	return ok && d.GetMode() <= configv1.Defer_OFF
