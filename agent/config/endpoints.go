@@ -169,7 +169,7 @@ func (c *Config) parseEndpoints(name string, data []byte) ([]balancer.Spec, erro
 	if issue != nil {
 		return nil, newError(name, []Issue{*issue}, 0)
 	}
-	if root == nil {
+	if root == nil || root.ShortTag() == "!!null" {
 		return nil, newError(name, []Issue{{Line: 1, Column: 1, Message: `is empty; want a list such as [{address: "127.0.0.1:50051"}], or [] for none`}}, 0)
 	}
 	f := &file{name: name, message: message.ProtoReflect().Descriptor()}
