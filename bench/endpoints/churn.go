@@ -84,7 +84,7 @@ func churn() (goals []goal, err error) {
 	printErrors(errs)
 	return []goal{
 		succeeded(calls, failed, 100, "while endpoints change"),
-		soon(took, took <= takenOver, takenOver, "a second and more after the last change the agent has that list"),
+		soon(took, took <= takenOver, takenOver, "a second after the last change, the file's list is the agent's"),
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (w *watcher) of(address string, from, to time.Time) (seen []sight, err erro
 // of its fair one among so many endpoints.
 func share(from, to sight, endpoints int) float64 {
 	if to.others == from.others {
-		return 0
+		return math.NaN()
 	}
 	return float64(to.calls-from.calls) / float64(to.others-from.others) * float64(endpoints)
 }
