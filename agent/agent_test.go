@@ -90,7 +90,6 @@ type running struct {
 	log  *lockedBuffer
 	stop context.CancelFunc
 	done chan error
-	api  *grpc.ClientConn // of endpoint
 }
 
 type lockedBuffer struct {

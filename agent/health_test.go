@@ -21,10 +21,7 @@ func withHealth(u *upstream) *grpchealth.Server {
 // endpoint returns what the API says about an address.
 func (r *running) endpoint(address string) *outriggerv1.Endpoint {
 	r.t.Helper()
-	if r.api == nil { // one for all: the API has a bound
-		r.api = dial(r.t, r.Addresses().API)
-	}
-	list, err := outriggerv1.NewEndpointServiceClient(r.api).ListEndpoints(r.t.Context(), &outriggerv1.ListEndpointsRequest{})
+	list, err := outriggerv1.NewEndpointServiceClient(dial(r.t, r.Addresses().API)).ListEndpoints(r.t.Context(), &outriggerv1.ListEndpointsRequest{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
