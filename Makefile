@@ -89,6 +89,10 @@ test-long-stream: build ## a stream lives 10 minutes through timeouts, an open b
 bench-policies: build ## retry storm, hedge, adaptive limit and half-open probes against their goals, beside peers (about 3 minutes)
 	go run ./bench/policies
 
+.PHONY: bench-endpoints
+bench-endpoints: build ## five faults of endpoints in sequence, and 10,000 endpoints that change (about 2 minutes; root and nft for a real blackhole)
+	go run ./bench/endpoints
+
 .PHONY: test-attack
 test-attack: build ## 22 attacks on the egress port beside a good client (about 4 minutes)
 	cd test/attack && go run . -tries 3

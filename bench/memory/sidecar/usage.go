@@ -61,6 +61,23 @@ func (a *Agent) Resident() (int, error) {
 	return number(string(text), "VmRSS:") << 10, nil
 }
 
+// CPU returns the CPU time that the agent has used so far, to a hundredth of a
+// second.
+func (a *Agent) CPU() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// Of what follows the name in brackets the 12th and 13th are the time in user
+	// and in kernel mode, in ticks of 10 ms.
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%q does not say what the agent used", text)
+	}
+	return 10 * time.Millisecond * time.Duration(number(fields[11], "")+number(fields[12], "")), nil
+}
+
 // Open counts the agent's open descriptors by kind: "socket", "anon_inode",
 // or a file's path.
 func (a *Agent) Open() (map[string]int, error) {
