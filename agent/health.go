@@ -29,7 +29,7 @@ func (a *Agent) check(s *configured) {
 		a.health.Forget(name)
 		return
 	}
-	all := s.service.Endpoints().All()
+	all := s.service.Members() // those that calls may go to
 	endpoints := make([]health.Endpoint, len(all))
 	for i, e := range all {
 		endpoints[i] = e

@@ -167,7 +167,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 func (r *registry) tend(s *configured) {
 	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
 	r.agent.check(s)
-	r.agent.relay.Keep(s.service.Endpoints().All(), s.transport, s.care.Load().connections)
+	r.agent.relay.Keep(s.service.Members(), s.transport, s.care.Load().connections)
 }
 
 // secure changes a living service's TLS where it differs. New connections use

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
@@ -126,18 +129,28 @@ func TestADrainedEndpointGetsNoCall(t *testing.T) {
 
 func TestAnEjectedEndpointGetsNoCallUntilItsTimeIsOver(t *testing.T) {
 	ss := newServers(t)
-	a := ss.start("a", failsFirst(3, codes.Internal))
-	ss.start("b", nil)
+	var left atomic.Int64 // failures that a has left
+	a := ss.start("a", func(context.Context, int64) error {
+		if left.Add(-1) >= 0 {
+			return status.Error(codes.Internal, "broken")
+		}
+		return nil
+	})
+	b := ss.start("b", nil)
 	p := policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.RoundRobin}, Outlier: balancer.OutlierOptions{ConsecutiveFailures: 3, EjectFor: 100 * time.Millisecond}}
 	cc, service := ss.connect(p, []string{"a", "b"})
-	for a.calls.Load() < 3 {
+	// Both are connected: an ejected endpoint is better than one that is not.
+	eventually(t, "both answer", func() bool { _, _ = ask(t.Context(), cc); return a.calls.Load() > 0 && b.calls.Load() > 0 })
+	before := a.calls.Load()
+	left.Store(3)
+	for a.calls.Load() < before+3 {
 		_, _ = ask(t.Context(), cc)
 	}
 	if out := service.Outliers().Out; len(out) != 1 || out[0].Endpoint.Address() != "a" {
 		t.Fatalf("out are %+v", out)
 	}
 	// Calls bring it back, and it answers.
-	for began := time.Now(); a.calls.Load() < 4; {
+	for began := time.Now(); a.calls.Load() < before+4; {
 		if _, err := ask(t.Context(), cc); err != nil {
 			t.Fatal(err)
 		}
@@ -299,5 +312,30 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	if _, err := New(Options{Service: policy.NewService("s", policy.Settings{}, nil), Origin: time.Now().Add(time.Hour)}); err == nil {
 		t.Error("an origin in the future: taken")
+	}
+}
+
+func TestCallsOfOneHashGoToOneEndpoint(t *testing.T) {
+	for _, key := range []string{keyHash, "x-user"} {
+		ss := newServers(t)
+		for _, name := range []string{"a", "b", "c"} {
+			ss.start(name, nil)
+		}
+		cc, _ := ss.connect(policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.Maglev}, HashOn: policy.HashPolicy{Header: "x-user"}}, []string{"a", "b", "c"})
+		answered := make(map[string]bool)
+		eventually(t, "all three are connected", func() bool {
+			user := strconv.Itoa(len(answered)) + strconv.FormatInt(time.Now().UnixNano(), 10)
+			who, _ := ask(metadata.AppendToOutgoingContext(t.Context(), key, user), cc)
+			answered[who] = true
+			return answered["a"] && answered["b"] && answered["c"]
+		})
+		ctx := metadata.AppendToOutgoingContext(t.Context(), key, "anna")
+		first, _ := ask(ctx, cc)
+
+		for range 30 {
+			if who, err := ask(ctx, cc); err != nil || who != first {
+				t.Fatalf("%s: %q, then %q, %v", key, first, who, err)
+			}
+		}
 	}
 }

@@ -12,18 +12,20 @@ import (
 const (
 	keyRetry       = "outrigger-retry"
 	keyCriticality = "outrigger-criticality"
+	keyHash        = "outrigger-hash-key" // read by the policies
 )
 
 // said reads what a gRPC call says in its metadata, and takes it out.
-func (l *life) said() policy.Arrival {
+func (l *life) said(m *policy.Method) policy.Arrival {
 	a := policy.Arrival{Metadata: l}
-	retry, criticality := l.Get(keyRetry), l.Get(keyCriticality)
-	if retry == "" && criticality == "" {
+	retry, criticality, hash := l.Get(keyRetry), l.Get(keyCriticality), l.Get(keyHash)
+	if retry == "" && criticality == "" && hash == "" {
 		return a
 	}
+	a.Hash, a.Hashed = m.Hash("", l, hash)
 	a.NoRetry = retry == "off"
 	a.Criticality, _ = policy.ParseCriticality(criticality)
-	l.ctx = outgoing.ExtractOutgoing(l.ctx).Del(keyRetry).Del(keyCriticality).ToOutgoing(l.ctx)
+	l.ctx = outgoing.ExtractOutgoing(l.ctx).Del(keyRetry).Del(keyCriticality).Del(keyHash).ToOutgoing(l.ctx)
 	return a
 }
 

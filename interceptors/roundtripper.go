@@ -133,10 +133,11 @@ func (x *exchange) outgoing(a *attempt) (*http.Request, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	out := x.request.WithContext(a)
-	if out.Header.Get(keyRetry) != "" || out.Header.Get(keyCriticality) != "" {
-		out.Header = out.Header.Clone()
-		out.Header.Del(keyRetry)
-		out.Header.Del(keyCriticality)
+	for _, key := range [...]string{keyRetry, keyCriticality, keyHash} {
+		if out.Header.Get(key) != "" {
+			out.Header = out.Header.Clone()
+			out.Header.Del(key)
+		}
 	}
 	if e := a.core.Endpoint; e != nil {
 		url := *out.URL

@@ -38,7 +38,7 @@ func (c *Client) streams(balanced bool) grpc.StreamClientInterceptor {
 		s.client, s.door, s.ctx, s.balanced = c, s, ctx, balanced
 		s.waits, s.severs = waitsForReady(options), limits != policy.StreamLimits{}
 		now := c.now()
-		s.arrive(m, now, s.said())
+		s.arrive(m, now, s.said(m))
 		s.call.MarkStream()
 		if !s.admit(now) {
 			return nil, s.finish(nil)

@@ -48,7 +48,7 @@ func (c *Client) unaries(balanced bool) grpc.UnaryClientInterceptor {
 		u := &unary{method: method, request: request, reply: reply, cc: cc, invoke: invoke, options: options}
 		u.client, u.door, u.ctx, u.balanced = c, u, ctx, balanced // one by one: a life is large to copy
 		now := c.now()
-		u.begin(m, now, u.said())
+		u.begin(m, now, u.said(m))
 		u.prepareOptions()
 		var err error
 		if !u.cached(&now, &err) {

@@ -74,11 +74,17 @@ const (
 	admitted
 )
 
+// hashKey is the metadata by which a caller says what it is hashed to.
+const hashKey = "outrigger-hash-key"
+
 // Begin takes a call's arrival. It decides nothing yet.
 func (c *Call) Begin(m *Method, now Instant, a Arrival) {
 	*c = Call{method: m, start: now, touched: now, stream: m.stream.Load(), metadata: a.Metadata,
 		criticality: a.Criticality, noRetry: a.NoRetry, idempotent: a.Idempotent || m.rule.policy.Idempotent, once: a.Once,
 		hash: a.Hash, hashed: a.Hashed}
+	if !a.Hashed && a.Metadata != nil && m.rule.policy.LoadBalancing.Policy.Hashes() {
+		c.hash, c.hashed = m.Hash("", a.Metadata, a.Metadata.Get(hashKey))
+	}
 	c.waiter.Owner = a.Owner
 	if a.Timeout >= 0 {
 		c.deadline = now + a.Timeout
