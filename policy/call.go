@@ -197,6 +197,12 @@ func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 
 // Finish reports how an attempt ended and says what follows.
 func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
+	if c.flying == 1 && c.elsewhere(now, e) {
+		// The service's breaker has nothing to learn yet: that one endpoint of
+		// several can't be reached is its own breaker's. The next attempt goes
+		// by the same permit.
+		c.first, c.holdsFirst, a.permit = a.permit, true, breakerPermit{}
+	}
 	a.spare(e)
 	c.Settle(a, now, e.Result, rnd)
 	return c.decide(now, e, rnd)

@@ -57,7 +57,7 @@ func (c *Call) decide(now Instant, e Ending, rnd uint64) Verdict {
 		if c.flying > 0 {
 			return Verdict{Action: Await}
 		}
-		if c.transparent(e) {
+		if c.elsewhere(now, e) {
 			c.method.service.counts.transparent.Add(1)
 			return c.plan(now)
 		}
@@ -94,9 +94,10 @@ func (c *Call) plan(at Instant) Verdict {
 	return Verdict{Action: Again, At: at}
 }
 
-// transparent reports whether what no endpoint processed goes to another one.
-func (c *Call) transparent(e Ending) bool {
-	return !c.noRetry && int(c.sent) < maxTransparent && (e.Unprocessed || c.Untried())
+// elsewhere reports whether an attempt that no endpoint processed is sent to
+// another one at once, where no other attempt is under way.
+func (c *Call) elsewhere(now Instant, e Ending) bool {
+	return (e.Unprocessed || e.Unreached && c.Untried()) && !e.Committed && !c.over(now) && !c.noRetry && int(c.sent) < maxTransparent
 }
 
 // retryAt says when a failed attempt is made again, if it is.

@@ -214,6 +214,29 @@ func TestAnAnswerThatIsNoFailureIsLearntAtItsEnd(t *testing.T) {
 	}
 }
 
+func TestTheServicesBreakerCountsACallThatGoesElsewhereOnce(t *testing.T) {
+	p := Policy{}
+	p.Breaker.Options = breaker.Options{ConsecutiveFailures: 2, OpenFor: time.Second}
+	s := newTestService(p, "a:1", "b:1", "c:1")
+	for calls, want := range []breaker.State{breaker.Closed, breaker.Open} {
+		var c Call
+		var a Attempt
+		send(t, &c, s, start, Arrival{Timeout: NoTimeout}, &a)
+		for v := (Verdict{Action: Again}); v.Action == Again; {
+			if v = c.Finish(&a, start, Ending{Result: Result{Unavailable, ConnectFailed}, Unreached: true}, 1); v.Action == Again {
+				if r := c.Pick(start, 1, &a); r != nil {
+					t.Fatal(r)
+				}
+			}
+		}
+		c.End(start, Result{Unavailable, ConnectFailed}, 1)
+
+		if b := s.Breakers()[0].Breaker.Snapshot(start); c.Attempts() != 3 || b.State != want {
+			t.Fatalf("after call %d of %d attempts: %v, want %v", calls+1, c.Attempts(), b.State, want)
+		}
+	}
+}
+
 func TestObserveCountsTheRetryThatItDoesNotMake(t *testing.T) {
 	p := thrice()
 	p.Retry.Mode = Observe
