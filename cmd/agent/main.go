@@ -89,6 +89,7 @@ asked for failed, with 2 when it was asked for wrongly.`,
 		newBreaker(),
 		newEndpoint(),
 		newSLA(),
+		newTask(),
 		newReload(),
 		newVersion(),
 	)
