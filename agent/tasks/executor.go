@@ -53,7 +53,9 @@ type Deferred struct {
 
 // Defer keeps a unary call as a grpc task of the queue "default". When it returns
 // the task's id, the task is on disk. An error is a gRPC status.
-func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) { return "", errPending }
+func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) {
+	return "", errPending
+}
 
 var errPending = status.Error(codes.Unimplemented, errors.ErrUnsupported.Error())
 
