@@ -20,18 +20,17 @@ func (a *Agent) newHealth() *health.Checker {
 	})
 }
 
-// check has the endpoints that the service has now checked as its configuration
-// asks.
-func (a *Agent) check(s *configured) {
+// check has the members of a service, and no other endpoint of it, checked as its
+// configuration asks.
+func (a *Agent) check(s *configured, members []*balancer.Endpoint) {
 	name := s.service.Name()
 	settings := s.care.Load().health
 	if settings == nil {
 		a.health.Forget(name)
 		return
 	}
-	all := s.service.Members() // those that calls may go to
-	endpoints := make([]health.Endpoint, len(all))
-	for i, e := range all {
+	endpoints := make([]health.Endpoint, len(members))
+	for i, e := range members {
 		endpoints[i] = e
 	}
 	a.health.Follow(health.Service{Name: name, Transport: s.transport, Settings: healthSettings(settings), Endpoints: endpoints})

@@ -43,6 +43,9 @@ type configured struct {
 	care      atomic.Pointer[care]
 	origins   origins
 	feed      atomic.Pointer[discovery.Feed]
+
+	tending sync.Mutex // held while endpoints are told how they are looked after
+	reach   uint64     // service.Reach as of then
 }
 
 // care is how a service's endpoints are looked after.
@@ -162,12 +165,44 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	return relay.NewTable(routes, r.dialled.target)
 }
 
-// tend has the endpoints that the service has now checked and connected as its
-// configuration asks, and drained as operators did. It is called whenever one of the two changed.
+// tend has the endpoints that the service uses now checked and connected as its
+// configuration asks, and drained as operators did. It is called whenever one of
+// these changed.
 func (r *registry) tend(s *configured) {
-	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
-	r.agent.check(s)
-	r.agent.relay.Keep(s.service.Members(), s.transport, s.care.Load().connections)
+	s.tending.Lock()
+	defer s.tending.Unlock()
+	s.reach = s.service.Reach() // before the members: what changes meanwhile is seen next time
+	all, members := s.service.Endpoints().All(), s.service.Members()
+	r.agent.drains.apply(s.service.Name(), all)
+	r.agent.check(s, members)
+	r.agent.relay.Keep(members, s.transport, s.care.Load().connections)
+	if len(members) < len(all) {
+		r.agent.relay.Release(others(all, members))
+	}
+}
+
+// others returns those of all that are not among some.
+func others(all, some []*balancer.Endpoint) []*balancer.Endpoint {
+	among := make(map[*balancer.Endpoint]bool, len(some))
+	for _, e := range some {
+		among[e] = true
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e *balancer.Endpoint) bool { return among[e] })
+}
+
+// follow tends the services of which a subset reaches other endpoints than it
+// did.
+func (r *registry) follow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.configured {
+		s.tending.Lock()
+		same := s.reach == s.service.Reach()
+		s.tending.Unlock()
+		if !same {
+			r.tend(s)
+		}
+	}
 }
 
 // secure changes a living service's TLS where it differs. New connections use

@@ -44,6 +44,7 @@ type upstream struct {
 	lastReason policy.Reason
 	retryAt    policy.Instant // no connect before it
 	forgotten  bool
+	released   bool // nobody means to call it: it is not connected in the background
 	keep       Connections
 }
 
@@ -89,6 +90,7 @@ func (u *upstream) take(b *batch, a *attempt) *policy.Refusal {
 		return c.policy.Refuse(policy.ConcurrencyLimit, address, fmt.Sprintf(
 			"endpoint %s: all streams of %d connections are in use and %d calls wait", address, len(u.conns), len(u.waiting)))
 	}
+	u.released = false
 	u.waiting = append(u.waiting, a)
 	u.queued.Store(int32(len(u.waiting)))
 	a.queuedAt = u
@@ -208,7 +210,7 @@ func (u *upstream) connected(b *batch, up *upConn) {
 	u.dialing--
 	u.failures, u.retryAt = 0, 0
 	u.leaving = slices.DeleteFunc(u.leaving, func(x *upConn) bool { return x == up })
-	if u.forgotten {
+	if u.forgotten || u.released {
 		u.leaving = append(u.leaving, up)
 		u.mu.Unlock()
 		up.leave(b)
@@ -244,12 +246,12 @@ func (u *upstream) connectFailed(b *batch, err error) {
 		calls, u.waiting = u.waiting, nil
 		u.queued.Store(0)
 	}
-	alone, forgotten, wanted := len(u.conns) == 0, u.forgotten, u.wanted()
-	u.mu.Unlock()
-	u.relay.stats.connectFailures.Add(1)
-	if alone && !forgotten {
+	wanted := u.wanted()
+	if len(u.conns) == 0 && !u.forgotten && !u.released {
 		u.endpoint.SetConnected(false, u.lastError, b.now)
 	}
+	u.mu.Unlock()
+	u.relay.stats.connectFailures.Add(1)
 	if wanted {
 		u.relay.wheel.arm(&u.retry, b.now+wait)
 	}
@@ -326,7 +328,7 @@ func (u *upstream) drop(b *batch, up *upConn, over bool) {
 func (u *upstream) vanished(b *batch, why string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || b.now < u.retryAt {
+	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || u.released || b.now < u.retryAt {
 		return
 	}
 	u.endpoint.SetConnected(false, "connection lost: "+why, b.now)
