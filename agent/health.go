@@ -17,6 +17,11 @@ func (a *Agent) newHealth() *health.Checker {
 				c.Changed()
 			}
 		},
+		Passed: func(e health.Endpoint, news bool) {
+			if e, ok := e.(*balancer.Endpoint); ok {
+				a.relay.Hurry(e, news)
+			}
+		},
 	})
 }
 

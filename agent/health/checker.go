@@ -32,6 +32,11 @@ type Options struct {
 	// Changed is called after an endpoint turned. It must not block. nil:
 	// nobody is told.
 	Changed func()
+	// Passed is called after each check that passed, and each time an endpoint
+	// said by itself that it is well; not of services that are only observed.
+	// news says that the check before it failed, or that the endpoint turned
+	// healthy by it. It must not block. nil: nobody is told.
+	Passed func(e Endpoint, news bool)
 	// Concurrency bounds the checks that run at a time. Zero:
 	// DefaultConcurrency.
 	Concurrency int
@@ -47,6 +52,7 @@ type Checker struct {
 	logger      *slog.Logger
 	explainTLS  func(error) string
 	changed     func()
+	passed      func(Endpoint, bool)
 	concurrency int
 	maxWatches  int
 	http, http2 *http.Transport
@@ -91,7 +97,7 @@ type entry struct {
 // New returns a checker that follows nothing yet.
 func New(o Options) *Checker {
 	c := &Checker{
-		origin: o.Origin, logger: o.Logger, explainTLS: o.ExplainTLS, changed: o.Changed, concurrency: o.Concurrency, maxWatches: o.Watches,
+		origin: o.Origin, logger: o.Logger, explainTLS: o.ExplainTLS, changed: o.Changed, passed: o.Passed, concurrency: o.Concurrency, maxWatches: o.Watches,
 		ask: askEndpoint, wake: make(chan struct{}, 1), services: make(map[string]*service), entries: make(map[Endpoint]*entry),
 	}
 	if c.origin.IsZero() {
@@ -105,6 +111,9 @@ func New(o Options) *Checker {
 	}
 	if c.changed == nil {
 		c.changed = func() {}
+	}
+	if c.passed == nil {
+		c.passed = func(Endpoint, bool) {}
 	}
 	if c.concurrency == 0 {
 		c.concurrency = DefaultConcurrency

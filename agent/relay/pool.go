@@ -83,6 +83,7 @@ func (u *upstream) release(b *batch) {
 	}
 	u.released, u.keep.Warm = true, 0
 	u.retryAt, u.failures = 0, 0
+	u.haste.down, u.haste.spent = false, false
 	conns := slices.Clone(u.conns)
 	for _, up := range conns {
 		u.part(up)

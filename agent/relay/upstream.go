@@ -46,6 +46,7 @@ type upstream struct {
 	forgotten  bool
 	released   bool // nobody means to call it: it is not connected in the background
 	keep       Connections
+	haste      haste
 }
 
 func newUpstream(r *Relay, e *balancer.Endpoint, t Transport) *upstream {
@@ -208,9 +209,11 @@ func (u *upstream) connected(b *batch, up *upConn) {
 	u.relay.wheel.cancel(&up.preface)
 	u.mu.Lock()
 	u.dialing--
+	late := u.haste.settle(u)
+	u.haste.down, u.haste.spent = false, false
 	u.failures, u.retryAt = 0, 0
 	u.leaving = slices.DeleteFunc(u.leaving, func(x *upConn) bool { return x == up })
-	if u.forgotten || u.released {
+	if u.forgotten || u.released || late {
 		u.leaving = append(u.leaving, up)
 		u.mu.Unlock()
 		up.leave(b)
@@ -236,6 +239,11 @@ func (u *upstream) connected(b *batch, up *upConn) {
 func (u *upstream) connectFailed(b *batch, err error) {
 	u.mu.Lock()
 	u.dialing--
+	if u.haste.settle(u) {
+		u.mu.Unlock()
+		u.relay.stats.connectFailures.Add(1)
+		return // the endpoint is back already
+	}
 	u.failures++
 	wait := backoff(u.failures)
 	u.retryAt = b.now + wait
@@ -248,6 +256,7 @@ func (u *upstream) connectFailed(b *batch, err error) {
 	}
 	wanted := u.wanted()
 	if len(u.conns) == 0 && !u.forgotten && !u.released {
+		u.haste.down = true
 		u.endpoint.SetConnected(false, u.lastError, b.now)
 	}
 	u.mu.Unlock()
@@ -331,6 +340,7 @@ func (u *upstream) vanished(b *batch, why string) {
 	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || u.released || b.now < u.retryAt {
 		return
 	}
+	u.haste.down = true
 	u.endpoint.SetConnected(false, "connection lost: "+why, b.now)
 	u.dial()
 }
