@@ -8,7 +8,7 @@ import (
 	"github.com/outrigger-rpc/outrigger/balancer"
 )
 
-// newHealth makes what checks the endpoints of configured services.
+// newHealth makes what checks the endpoints of services.
 func (a *Agent) newHealth() *health.Checker {
 	return health.New(health.Options{
 		Origin: a.origin, Logger: a.logger, ExplainTLS: identity.Explain,
@@ -25,11 +25,9 @@ func (a *Agent) newHealth() *health.Checker {
 	})
 }
 
-// check has the members of a service, and no other endpoint of it, checked as its
-// configuration asks.
-func (a *Agent) check(s *configured, members []*balancer.Endpoint) {
-	name := s.service.Name()
-	settings := s.care.Load().health
+// check has the members of a service, and no other endpoint of it, checked.
+// settings nil: none is.
+func (a *Agent) check(name string, t *transport, settings *config.HealthCheck, members []*balancer.Endpoint) {
 	if settings == nil {
 		a.health.Forget(name)
 		return
@@ -38,7 +36,7 @@ func (a *Agent) check(s *configured, members []*balancer.Endpoint) {
 	for i, e := range members {
 		endpoints[i] = e
 	}
-	a.health.Follow(health.Service{Name: name, Transport: s.transport, Settings: healthSettings(settings), Endpoints: endpoints})
+	a.health.Follow(health.Service{Name: name, Transport: t, Settings: healthSettings(settings), Endpoints: endpoints})
 }
 
 var healthKinds = map[config.HealthKind]health.Kind{

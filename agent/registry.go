@@ -34,6 +34,7 @@ type registry struct {
 	mu         sync.Mutex
 	configured map[string]*configured
 	fallback   policy.Policy // what dialled services are under
+	attended   attended
 }
 
 // configured is a service of the configuration.
@@ -52,6 +53,10 @@ type configured struct {
 type care struct {
 	health      *config.HealthCheck // nil: they are not checked
 	connections relay.Connections
+}
+
+func careOf(h *config.HealthCheck, c config.Connections) *care {
+	return &care{h, relay.Connections{Warm: c.Warm, Max: c.Max, MaxAge: c.MaxAge, IdleTimeout: c.IdleTimeout}}
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
@@ -135,7 +140,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 			entry.service.Update(settings)
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
-		entry.care.Store(&care{s.Health, relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}})
+		entry.care.Store(careOf(s.Health, s.Connections))
 		r.feed(entry, c, s)
 		r.tend(entry)
 		next[s.Name] = entry
@@ -160,6 +165,10 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	r.agent.relay.Forget(gone)
 	if !c.Unmatched.Dial {
 		r.dialled.clear()
+	}
+	r.attended.care = careOf(c.Unmatched.Health, c.Unmatched.Connections)
+	r.attend(r.agent.Now())
+	if !c.Unmatched.Dial {
 		return relay.NewTable(routes, nil)
 	}
 	return relay.NewTable(routes, r.dialled.target)
@@ -174,7 +183,7 @@ func (r *registry) tend(s *configured) {
 	s.reach = s.service.Reach() // before the members: what changes meanwhile is seen next time
 	all, members := s.service.Endpoints().All(), s.service.Members()
 	r.agent.drains.apply(s.service.Name(), all)
-	r.agent.check(s, members)
+	r.agent.check(s.service.Name(), s.transport, s.care.Load().health, members)
 	r.agent.relay.Keep(members, s.transport, s.care.Load().connections)
 	if len(members) < len(all) {
 		r.agent.relay.Release(others(all, members))
@@ -191,7 +200,7 @@ func others(all, some []*balancer.Endpoint) []*balancer.Endpoint {
 }
 
 // follow tends the services of which a subset reaches other endpoints than it
-// did.
+// did, and attends to what is dialled.
 func (r *registry) follow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,6 +212,7 @@ func (r *registry) follow() {
 			r.tend(s)
 		}
 	}
+	r.attend(r.agent.Now())
 }
 
 // secure changes a living service's TLS where it differs. New connections use
@@ -241,6 +251,7 @@ func (r *registry) dial(authority string) *policy.Service {
 	s := policy.NewService(authority, policy.Settings{Policy: p}, r.agent.breakerMoved)
 	s.OnEjection(r.agent.endpointMoved(authority))
 	s.SetEndpoints([]balancer.Spec{{Address: authority}})
+	r.agent.drains.apply(authority, s.Endpoints().All())
 	return s
 }
 

@@ -37,12 +37,6 @@ func TestASubsetReachesOnWhileItsMembersAreIll(t *testing.T) {
 		}
 		return addresses
 	}
-	connections := func(n uint64) func() bool {
-		return func() bool { return uint64(a.relay.Stats().UpstreamConnections) == n }
-	}
-	state := func(address string, want outriggerv1.Endpoint_State) func() bool {
-		return func() bool { return a.endpoint(address).GetState() == want }
-	}
 	// goTo checks that calls go to these addresses, and to no other.
 	goTo := func(when string, want ...string) {
 		t.Helper()
@@ -59,36 +53,36 @@ func TestASubsetReachesOnWhileItsMembersAreIll(t *testing.T) {
 		}
 	}
 	own := members()
-	eventually(t, "two warm connections", connections(2))
+	eventually(t, "two warm connections", a.upstreamConnections(2))
 	goTo("all well", own...)
 
 	for _, address := range own {
 		words[address].SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	}
 	for _, address := range own {
-		eventually(t, address+" is UNHEALTHY", state(address, outriggerv1.Endpoint_UNHEALTHY))
+		eventually(t, address+" is UNHEALTHY", a.state(address, outriggerv1.Endpoint_UNHEALTHY))
 	}
 	all := members()
 	if len(all) != 4 {
 		t.Fatalf("members: %v", all)
 	}
 	standIns := slices.DeleteFunc(slices.Clone(all), func(address string) bool { return slices.Contains(own, address) })
-	eventually(t, "warm connections to those that stand in", connections(4))
+	eventually(t, "warm connections to those that stand in", a.upstreamConnections(4))
 	goTo("both ill", standIns...)
 
 	words[standIns[0]].SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	eventually(t, "a stand-in is checked", state(standIns[0], outriggerv1.Endpoint_UNHEALTHY))
+	eventually(t, "a stand-in is checked", a.state(standIns[0], outriggerv1.Endpoint_UNHEALTHY))
 	goTo("three ill", standIns[1])
 
 	for _, address := range own {
 		words[address].SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	}
 	for _, address := range own {
-		eventually(t, address+" is READY", state(address, outriggerv1.Endpoint_READY))
+		eventually(t, address+" is READY", a.state(address, outriggerv1.Endpoint_READY))
 	}
 	goTo("well again", own...)
-	eventually(t, "two connections are left", connections(2))
-	eventually(t, "a stand-in is no longer checked", state(standIns[0], outriggerv1.Endpoint_READY))
+	eventually(t, "two connections are left", a.upstreamConnections(2))
+	eventually(t, "a stand-in is no longer checked", a.state(standIns[0], outriggerv1.Endpoint_READY))
 }
 
 func TestOthers(t *testing.T) {

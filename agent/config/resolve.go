@@ -26,7 +26,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Egress:    address(m.GetEgress(), DefaultEgress),
 		API:       address(m.GetApi(), DefaultAPI),
 		Admin:     address(m.GetAdmin(), DefaultAdmin),
-		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
+		Unmatched: f.unmatched(m.GetUnmatched(), defaults, inherited),
 		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
 		StateDir:  m.GetState().GetDir(),

@@ -78,6 +78,7 @@ type service struct {
 	name      string
 	transport Transport
 	settings  Settings
+	entries   map[Endpoint]*entry
 	counts    [outcomes]uint64
 	warned    bool // that the check can't be made
 }
@@ -157,7 +158,7 @@ func (c *Checker) Follow(s Service) {
 	}
 	known := c.services[s.Name]
 	if known == nil {
-		known = &service{name: s.Name, settings: settings}
+		known = &service{name: s.Name, settings: settings, entries: make(map[Endpoint]*entry)}
 		c.services[s.Name] = known
 	}
 	changed := !known.settings.equal(settings)
@@ -172,7 +173,7 @@ func (c *Checker) Follow(s Service) {
 		switch {
 		case e == nil:
 			e = &entry{service: known, endpoint: endpoint}
-			c.entries[endpoint] = e
+			c.entries[endpoint], known.entries[endpoint] = e, e
 			c.queue.put(e, now+first(settings.Interval, rand.Uint64()))
 		case changed:
 			e.noWatch = false
@@ -183,8 +184,8 @@ func (c *Checker) Follow(s Service) {
 			}
 		}
 	}
-	for endpoint, e := range c.entries {
-		if e.service == known && !staying[endpoint] {
+	for endpoint, e := range known.entries {
+		if !staying[endpoint] {
 			c.drop(e, now)
 		}
 	}
@@ -202,10 +203,8 @@ func (c *Checker) Forget(name string) {
 	}
 	delete(c.services, name)
 	now := c.now()
-	for _, e := range c.entries {
-		if e.service == known {
-			c.drop(e, now)
-		}
+	for _, e := range known.entries {
+		c.drop(e, now)
 	}
 	c.look()
 }
@@ -215,8 +214,8 @@ func (c *Checker) Forget(name string) {
 func (c *Checker) Renew(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range c.entries {
-		if e.service.name == name {
+	if known := c.services[name]; known != nil {
+		for _, e := range known.entries {
 			e.unlink()
 		}
 	}
@@ -228,6 +227,7 @@ func (c *Checker) drop(e *entry, now Instant) {
 	c.queue.take(e)
 	e.unlink()
 	delete(c.entries, e.endpoint)
+	delete(e.service.entries, e.endpoint)
 	e.endpoint.SetHealthy(true, "", now)
 }
 

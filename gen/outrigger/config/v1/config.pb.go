@@ -34,7 +34,11 @@ const (
 	Unmatched_MODE_UNSPECIFIED Unmatched_Mode = 0
 	// Refused with NO_ROUTE.
 	Unmatched_REJECT Unmatched_Mode = 1
-	// The authority is taken as host:port and called under the defaults.
+	// The authority is taken as host:port and called under the defaults, with
+	// their health_check (not by tls: it is spoken to in plaintext) and
+	// connections for as long as the last call is not older than 5m. It is one
+	// endpoint: where that is unhealthy it is called all the same, and
+	// outlier_detection never ejects it.
 	Unmatched_DIAL Unmatched_Mode = 2
 )
 
