@@ -49,7 +49,7 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 		Name:           m.GetName(),
 		Methods:        m.GetMatch().GetMethods(),
 		Policy:         p,
-		TLS:            resolveTLS(m.GetTls()),
+		TLS:            f.tls(m.GetTls()),
 		MethodPolicies: make(map[string]policy.Policy, len(m.GetMethods())),
 	}
 	if s.TLS != nil {

@@ -697,7 +697,8 @@ func (x *Stalled) GetTimeout() *durationpb.Duration {
 // reported and the old one stays.
 type Tls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate chain, PEM. Together with key_file.
+	// The certificate chain, PEM. Together with key_file. Relative paths of this
+	// block begin at the configuration's folder.
 	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
 	// Its key, PEM.
 	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
@@ -1798,7 +1799,8 @@ func (x *SqliteStore) GetPath() string {
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A folder, made where it is missing: which endpoints operators drained is
-	// kept there. Empty: nothing outlives a restart.
+	// kept there. A relative path begins where the agent was started. Empty:
+	// nothing outlives a restart.
 	Dir           string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
