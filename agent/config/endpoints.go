@@ -79,7 +79,7 @@ func (f *file) discovery(path string, m *configv1.Endpoints) Discovery {
 	return Discovery{}
 }
 
-// beside returns a path that begins at the configuration's folder. Empty stays
+// beside returns a path that begins at the configuration's folder; empty stays
 // empty.
 func (f *file) beside(path string) string {
 	if path == "" || filepath.IsAbs(path) {
