@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -14,7 +15,8 @@ import (
 
 // Executor is the task executor. Make it with New. Safe for concurrent use.
 type Executor struct {
-	options Options
+	options  Options
+	settings atomic.Pointer[Settings]
 }
 
 // New returns an executor that has no store yet. Settings that make no sense are
@@ -53,7 +55,9 @@ type Deferred struct {
 
 // Defer keeps a unary call as a grpc task of the queue "default". When it returns
 // the task's id, the task is on disk. An error is a gRPC status.
-func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) { return "", errPending }
+func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) {
+	return "", errPending
+}
 
 var errPending = status.Error(codes.Unimplemented, errors.ErrUnsupported.Error())
 
