@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -14,7 +15,8 @@ import (
 
 // Executor is the task executor. Make it with New. Safe for concurrent use.
 type Executor struct {
-	options Options
+	options  Options
+	settings atomic.Pointer[Settings]
 }
 
 // New returns an executor that has no store yet. Settings that make no sense are

@@ -181,12 +181,12 @@ type Webhooks interface {
 	Sign(secret, id string, at time.Time, body []byte, into http.Header) error
 }
 
-// Seal encrypts. Safe for concurrent use.
+// Seal encrypts: a *seal.Keys. Safe for concurrent use.
 type Seal interface {
-	// Seal encrypts plain; context must be the same when it is opened.
-	Seal(plain, context []byte) ([]byte, error)
-	// Open decrypts what Seal made, with whichever key it was sealed.
-	Open(sealed, context []byte) ([]byte, error)
+	// Seal appends the sealed content to dst; it opens under the same name alone.
+	Seal(dst []byte, name string, content []byte) ([]byte, error)
+	// Open appends the content to dst, with whichever key it was sealed.
+	Open(dst []byte, name string, sealed []byte) ([]byte, error)
 }
 
 // Tracer makes spans of attempts. Safe for concurrent use.
