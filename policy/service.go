@@ -264,6 +264,13 @@ func (s *Service) Members() []*balancer.Endpoint {
 	return all
 }
 
+// ReportedWeight returns the weight that an endpoint's load reports give it now,
+// by the policy of methods without an override: requests a second at full use.
+// Zero: none counts, or the policy does not go by them.
+func (s *Service) ReportedWeight(e *balancer.Endpoint, now Instant) float64 {
+	return s.current.Load().service.picker.ReportedWeight(e, now)
+}
+
 // SetWithoutEndpoints sets what says in plain words why the service has no
 // endpoints, for the calls that are refused then; it is asked for each of them,
 // must not block, and is empty where there is nothing to say.
