@@ -273,6 +273,7 @@ type response struct {
 	message string
 	// What the upstream says of trying again, as it stands there.
 	pushbackMillis, retryAfter, details string
+	load                                policy.LoadReportHeaders
 }
 
 // pushback returns what the upstream says of trying again. Read only of
@@ -314,6 +315,10 @@ func (r *response) parse(list *fieldList) (malformed string) {
 			r.retryAfter = f.Value
 		case f.Name == "grpc-status-details-bin":
 			r.details = f.Value
+		case f.Name == policy.LoadReportBinary:
+			r.load.Binary = f.Value
+		case f.Name == policy.LoadReportText:
+			r.load.Text = f.Value
 		case connectionHeader(f.Name):
 			continue
 		default:
