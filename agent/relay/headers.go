@@ -315,10 +315,16 @@ func (r *response) parse(list *fieldList) (malformed string) {
 			r.retryAfter = f.Value
 		case f.Name == "grpc-status-details-bin":
 			r.details = f.Value
-		case f.Name == policy.LoadReportBinary:
-			r.load.Binary = f.Value
-		case f.Name == policy.LoadReportText:
-			r.load.Text = f.Value
+		case f.Name == policy.LoadReportBinary, f.Name == policy.LoadReportText:
+			if why := malformedField(f); why != "" {
+				return why
+			}
+			if f.Name == policy.LoadReportBinary {
+				r.load.Binary = f.Value
+			} else {
+				r.load.Text = f.Value
+			}
+			f.Sensitive = true // it differs by call: encoded so that it pushes nothing out of the app's table
 		case connectionHeader(f.Name):
 			continue
 		default:
