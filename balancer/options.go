@@ -107,7 +107,10 @@ type Options struct {
 	// calls are spread over all that are connected. Zero: it always is.
 	PanicThreshold float64
 	// Subset is how many endpoints of each priority are used, the same ones as
-	// long as they are there. Zero: all.
+	// long as they are there and fit. For each that is not another one stands
+	// in, the next in this process's order, until it is back; twice Subset are
+	// used at most. Of hashes, an endpoint that stands in takes its part from
+	// all, as one that was added would. Zero: all.
 	Subset int
 	// Identity tells this process from others: it decides which endpoints are
 	// in the subset, and where turns begin.

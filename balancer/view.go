@@ -8,6 +8,7 @@ type view struct {
 	set     *Set
 	plan    *plan
 	changes uint64  // of fitness, when it was made
+	reach   uint64  // how many plans there were before
 	asOf    Instant // the time that its weights are of; zero: not known
 	due     Instant // when weights are to be looked up again
 	loads   []load  // by tier
@@ -64,13 +65,19 @@ func newView(set *Set, o *Options, before *view, now Instant) *view {
 	case before == nil:
 		v.plan = newPlan(set, o, nil)
 	case before.set == set:
-		v.plan = before.plan
+		v.plan = before.plan.follow(o)
 	default:
 		v.plan = newPlan(set, o, before.plan)
 	}
+	if before != nil {
+		v.reach = before.reach
+		if v.plan != before.plan {
+			v.reach++
+		}
+	}
 	counts := make([]headcount, len(v.plan.tiers))
 	for i, t := range v.plan.tiers {
-		counts[i] = count(t.whole.members)
+		counts[i] = count(t.whole.members).of(t.size)
 	}
 	v.loads = loads(counts, o.PanicThreshold)
 	v.locals = make([]float64, len(v.loads))
@@ -159,17 +166,26 @@ func (v *view) group(number uint64) *group {
 }
 
 // resort finds an endpoint where the group that was chosen has none that takes
-// the call: a fit one, of the earliest priority; then one outside the subset;
-// then one that is connected; then any that may be tried at all.
+// the call: a fit one, of the earliest priority; then one that is connected;
+// then any that may be tried at all. Where there is a subset it looks as far as
+// that may reach first, and then down its order for what may come next.
 func (v *view) resort(rnd uint64, a *Ask) *Endpoint {
-	for _, t := range v.plan.tiers {
-		if e := search(t.whole.members, rnd, ^uint32(0), a); e != nil {
-			return e
+	objections := [...]uint32{^uint32(0), barring | connection.bit(), barring}
+	for _, against := range objections {
+		for _, t := range v.plan.tiers {
+			if e := search(t.whole.members, rnd, against, a); e != nil {
+				return e
+			}
+			if e := t.next(against, reachLimit*t.size, a); e != nil {
+				return e
+			}
 		}
 	}
-	for _, against := range [...]uint32{^uint32(0), barring | connection.bit(), barring} {
-		if e := search(v.set.endpoints, rnd, against, a); e != nil {
-			return e
+	for _, against := range objections {
+		for _, t := range v.plan.tiers {
+			if e := t.next(against, -1, a); e != nil {
+				return e
+			}
 		}
 	}
 	return nil

@@ -34,7 +34,11 @@ const (
 	Unmatched_MODE_UNSPECIFIED Unmatched_Mode = 0
 	// Refused with NO_ROUTE.
 	Unmatched_REJECT Unmatched_Mode = 1
-	// The authority is taken as host:port and called under the defaults.
+	// The authority is taken as host:port and called under the defaults, with
+	// their health_check (not by tls: it is spoken to in plaintext) and
+	// connections for as long as the last call is not older than 5m. It is one
+	// endpoint: where that is unhealthy it is called all the same, and
+	// outlier_detection never ejects it.
 	Unmatched_DIAL Unmatched_Mode = 2
 )
 
@@ -79,6 +83,59 @@ func (Unmatched_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{18, 0}
 }
 
+// What survives what.
+type SqliteStore_Durability int32
+
+const (
+	// FULL.
+	SqliteStore_DURABILITY_UNSPECIFIED SqliteStore_Durability = 0
+	// An accepted task survives a power loss.
+	SqliteStore_FULL SqliteStore_Durability = 1
+	// It survives a crash of the agent; a power loss may take the last ones.
+	SqliteStore_NORMAL SqliteStore_Durability = 2
+)
+
+// Enum value maps for SqliteStore_Durability.
+var (
+	SqliteStore_Durability_name = map[int32]string{
+		0: "DURABILITY_UNSPECIFIED",
+		1: "FULL",
+		2: "NORMAL",
+	}
+	SqliteStore_Durability_value = map[string]int32{
+		"DURABILITY_UNSPECIFIED": 0,
+		"FULL":                   1,
+		"NORMAL":                 2,
+	}
+)
+
+func (x SqliteStore_Durability) Enum() *SqliteStore_Durability {
+	p := new(SqliteStore_Durability)
+	*p = x
+	return p
+}
+
+func (x SqliteStore_Durability) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SqliteStore_Durability) Descriptor() protoreflect.EnumDescriptor {
+	return file_outrigger_config_v1_config_proto_enumTypes[1].Descriptor()
+}
+
+func (SqliteStore_Durability) Type() protoreflect.EnumType {
+	return &file_outrigger_config_v1_config_proto_enumTypes[1]
+}
+
+func (x SqliteStore_Durability) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SqliteStore_Durability.Descriptor instead.
+func (SqliteStore_Durability) EnumDescriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_config_proto_rawDescGZIP(), []int{22, 0}
+}
+
 // What is logged.
 type AccessLog_Mode int32
 
@@ -120,11 +177,11 @@ func (x AccessLog_Mode) String() string {
 }
 
 func (AccessLog_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_outrigger_config_v1_config_proto_enumTypes[1].Descriptor()
+	return file_outrigger_config_v1_config_proto_enumTypes[2].Descriptor()
 }
 
 func (AccessLog_Mode) Type() protoreflect.EnumType {
-	return &file_outrigger_config_v1_config_proto_enumTypes[1]
+	return &file_outrigger_config_v1_config_proto_enumTypes[2]
 }
 
 func (x AccessLog_Mode) Number() protoreflect.EnumNumber {
@@ -693,7 +750,8 @@ func (x *Stalled) GetTimeout() *durationpb.Duration {
 // reported and the old one stays.
 type Tls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate chain, PEM. Together with key_file.
+	// The certificate chain, PEM. Together with key_file. Relative paths of this
+	// block begin at the configuration's folder.
 	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
 	// Its key, PEM.
 	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
@@ -1634,17 +1692,34 @@ func (x *DialAllow) GetPorts() []string {
 	return nil
 }
 
-// Tasks configures the task executor.
+// Tasks configures the task executor. Without it there is none.
 type Tasks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where tasks are kept.
+	// Where tasks are kept. Default: an embedded database, outrigger-tasks.db.
 	Store *TaskStore `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// How many tasks may wait. Default 10000.
+	// How many tasks of a queue may wait. Default 10000.
 	QueueCapacity *uint32 `protobuf:"varint,2,opt,name=queue_capacity,json=queueCapacity,proto3,oneof" json:"queue_capacity,omitempty"`
-	// How many run at once. Default 16.
-	Workers       *uint32 `protobuf:"varint,3,opt,name=workers,proto3,oneof" json:"workers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// How many of a queue run at once. Default 16.
+	Workers *uint32 `protobuf:"varint,3,opt,name=workers,proto3,oneof" json:"workers,omitempty"`
+	// What happens to a submit when its queue is full. Default REJECT.
+	WhenFull TaskWhenFull `protobuf:"varint,4,opt,name=when_full,json=whenFull,proto3,enum=outrigger.config.v1.TaskWhenFull" json:"when_full,omitempty"`
+	// Queues beside "default", and what differs in it.
+	Queues []*TaskQueue `protobuf:"bytes,5,rep,name=queues,proto3" json:"queues,omitempty"`
+	// Kinds that apps work, and what differs for grpc, http, email and chain.
+	Kinds []*TaskKind `protobuf:"bytes,6,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// The largest content of a task, in bytes. Default 1048576.
+	MaxPayload *uint32 `protobuf:"varint,7,opt,name=max_payload,json=maxPayload,proto3,oneof" json:"max_payload,omitempty"`
+	// How long running tasks may take when the agent stops. Default 60s.
+	Drain *durationpb.Duration `protobuf:"bytes,8,opt,name=drain,proto3" json:"drain,omitempty"`
+	// How long after its last sign of life an agent's tasks run elsewhere. Default
+	// 30s.
+	Lease *durationpb.Duration `protobuf:"bytes,9,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The SMTP server of e-mail tasks. Without it they are refused.
+	Email *TaskEmail `protobuf:"bytes,10,opt,name=email,proto3" json:"email,omitempty"`
+	// Secrets that http tasks sign with.
+	WebhookSecrets []*WebhookSecret `protobuf:"bytes,11,rep,name=webhook_secrets,json=webhookSecrets,proto3" json:"webhook_secrets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Tasks) Reset() {
@@ -1698,11 +1773,73 @@ func (x *Tasks) GetWorkers() uint32 {
 	return 0
 }
 
-// TaskStore is where tasks are kept.
+func (x *Tasks) GetWhenFull() TaskWhenFull {
+	if x != nil {
+		return x.WhenFull
+	}
+	return TaskWhenFull_TASK_WHEN_FULL_UNSPECIFIED
+}
+
+func (x *Tasks) GetQueues() []*TaskQueue {
+	if x != nil {
+		return x.Queues
+	}
+	return nil
+}
+
+func (x *Tasks) GetKinds() []*TaskKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *Tasks) GetMaxPayload() uint32 {
+	if x != nil && x.MaxPayload != nil {
+		return *x.MaxPayload
+	}
+	return 0
+}
+
+func (x *Tasks) GetDrain() *durationpb.Duration {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *Tasks) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *Tasks) GetEmail() *TaskEmail {
+	if x != nil {
+		return x.Email
+	}
+	return nil
+}
+
+func (x *Tasks) GetWebhookSecrets() []*WebhookSecret {
+	if x != nil {
+		return x.WebhookSecrets
+	}
+	return nil
+}
+
+// TaskStore is where tasks are kept: one of the two.
 type TaskStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An embedded database file.
-	Sqlite        *SqliteStore `protobuf:"bytes,1,opt,name=sqlite,proto3" json:"sqlite,omitempty"`
+	Sqlite *SqliteStore `protobuf:"bytes,1,opt,name=sqlite,proto3" json:"sqlite,omitempty"`
+	// A PostgreSQL database, which several agents may share.
+	Postgres *PostgresStore `protobuf:"bytes,2,opt,name=postgres,proto3" json:"postgres,omitempty"`
+	// How long tasks are kept after they ended.
+	Retention *TaskRetention `protobuf:"bytes,3,opt,name=retention,proto3" json:"retention,omitempty"`
+	// Encrypts what tasks contain and what came of them.
+	Encryption    *TaskEncryption `protobuf:"bytes,4,opt,name=encryption,proto3" json:"encryption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1744,11 +1881,34 @@ func (x *TaskStore) GetSqlite() *SqliteStore {
 	return nil
 }
 
-// SqliteStore is an embedded database file.
+func (x *TaskStore) GetPostgres() *PostgresStore {
+	if x != nil {
+		return x.Postgres
+	}
+	return nil
+}
+
+func (x *TaskStore) GetRetention() *TaskRetention {
+	if x != nil {
+		return x.Retention
+	}
+	return nil
+}
+
+func (x *TaskStore) GetEncryption() *TaskEncryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
+// SqliteStore is an embedded database file, of one agent alone.
 type SqliteStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file. Default outrigger-tasks.db.
-	Path          *string `protobuf:"bytes,1,opt,name=path,proto3,oneof" json:"path,omitempty"`
+	Path *string `protobuf:"bytes,1,opt,name=path,proto3,oneof" json:"path,omitempty"`
+	// What survives what.
+	Durability    SqliteStore_Durability `protobuf:"varint,2,opt,name=durability,proto3,enum=outrigger.config.v1.SqliteStore_Durability" json:"durability,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1790,11 +1950,19 @@ func (x *SqliteStore) GetPath() string {
 	return ""
 }
 
+func (x *SqliteStore) GetDurability() SqliteStore_Durability {
+	if x != nil {
+		return x.Durability
+	}
+	return SqliteStore_DURABILITY_UNSPECIFIED
+}
+
 // State says where what outlives a restart is kept.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A folder, made where it is missing: which endpoints operators drained is
-	// kept there. Empty: nothing outlives a restart.
+	// kept there. A relative path begins where the agent was started. Empty:
+	// nothing outlives a restart.
 	Dir           string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2055,7 +2223,7 @@ var File_outrigger_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\"\xd3\x04\n" +
+	" outrigger/config/v1/config.proto\x12\x13outrigger.config.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a outrigger/config/v1/policy.proto\x1a\x1foutrigger/config/v1/tasks.proto\"\xd3\x04\n" +
 	"\x06Config\x125\n" +
 	"\x06egress\x18\x01 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x06egress\x12/\n" +
 	"\x03api\x18\x02 \x01(\v2\x1d.outrigger.config.v1.ListenerR\x03api\x123\n" +
@@ -2217,20 +2385,47 @@ const file_outrigger_config_v1_config_proto_rawDesc = "" +
 	"\x04DIAL\x10\x02\"k\n" +
 	"\tDialAllow\x12\x1d\n" +
 	"\x04cidr\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04cidr\x12?\n" +
-	"\x05ports\x18\x02 \x03(\tB)\xbaH&\x92\x01#\x10\xe8\a\"\x1er\x1c2\x1a^[0-9]{1,5}(-[0-9]{1,5})?$R\x05ports\"\xc1\x01\n" +
+	"\x05ports\x18\x02 \x03(\tB)\xbaH&\x92\x01#\x10\xe8\a\"\x1er\x1c2\x1a^[0-9]{1,5}(-[0-9]{1,5})?$R\x05ports\"\xe1\x05\n" +
 	"\x05Tasks\x124\n" +
 	"\x05store\x18\x01 \x01(\v2\x1e.outrigger.config.v1.TaskStoreR\x05store\x128\n" +
 	"\x0equeue_capacity\x18\x02 \x01(\rB\f\xbaH\t*\a\x18\x80\xc2\xd7/(\x01H\x00R\rqueueCapacity\x88\x01\x01\x12)\n" +
 	"\aworkers\x18\x03 \x01(\rB\n" +
-	"\xbaH\a*\x05\x18\x90N(\x01H\x01R\aworkers\x88\x01\x01B\x11\n" +
+	"\xbaH\a*\x05\x18\x90N(\x01H\x01R\aworkers\x88\x01\x01\x12H\n" +
+	"\twhen_full\x18\x04 \x01(\x0e2!.outrigger.config.v1.TaskWhenFullB\b\xbaH\x05\x82\x01\x02\x10\x01R\bwhenFull\x12@\n" +
+	"\x06queues\x18\x05 \x03(\v2\x1e.outrigger.config.v1.TaskQueueB\b\xbaH\x05\x92\x01\x02\x10dR\x06queues\x12>\n" +
+	"\x05kinds\x18\x06 \x03(\v2\x1d.outrigger.config.v1.TaskKindB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05kinds\x123\n" +
+	"\vmax_payload\x18\a \x01(\rB\r\xbaH\n" +
+	"*\b\x18\x80\x80\x80\b(\x80\bH\x02R\n" +
+	"maxPayload\x88\x01\x01\x12>\n" +
+	"\x05drain\x18\b \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x05drain\x12@\n" +
+	"\x05lease\x18\t \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x05lease\x124\n" +
+	"\x05email\x18\n" +
+	" \x01(\v2\x1e.outrigger.config.v1.TaskEmailR\x05email\x12U\n" +
+	"\x0fwebhook_secrets\x18\v \x03(\v2\".outrigger.config.v1.WebhookSecretB\b\xbaH\x05\x92\x01\x02\x10dR\x0ewebhookSecretsB\x11\n" +
 	"\x0f_queue_capacityB\n" +
 	"\n" +
-	"\b_workers\"E\n" +
+	"\b_workersB\x0e\n" +
+	"\f_max_payload\"\x8c\x02\n" +
 	"\tTaskStore\x128\n" +
-	"\x06sqlite\x18\x01 \x01(\v2 .outrigger.config.v1.SqliteStoreR\x06sqlite\";\n" +
+	"\x06sqlite\x18\x01 \x01(\v2 .outrigger.config.v1.SqliteStoreR\x06sqlite\x12>\n" +
+	"\bpostgres\x18\x02 \x01(\v2\".outrigger.config.v1.PostgresStoreR\bpostgres\x12@\n" +
+	"\tretention\x18\x03 \x01(\v2\".outrigger.config.v1.TaskRetentionR\tretention\x12C\n" +
+	"\n" +
+	"encryption\x18\x04 \x01(\v2#.outrigger.config.v1.TaskEncryptionR\n" +
+	"encryption\"\xd2\x01\n" +
 	"\vSqliteStore\x12#\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x04path\x88\x01\x01B\a\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 H\x00R\x04path\x88\x01\x01\x12U\n" +
+	"\n" +
+	"durability\x18\x02 \x01(\x0e2+.outrigger.config.v1.SqliteStore.DurabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
+	"durability\">\n" +
+	"\n" +
+	"Durability\x12\x1a\n" +
+	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04FULL\x10\x01\x12\n" +
+	"\n" +
+	"\x06NORMAL\x10\x02B\a\n" +
 	"\x05_path\"#\n" +
 	"\x05State\x12\x1a\n" +
 	"\x03dir\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x03dir\"\xe2\x01\n" +
@@ -2270,89 +2465,109 @@ func file_outrigger_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_outrigger_config_v1_config_proto_rawDescData
 }
 
-var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_outrigger_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_outrigger_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_outrigger_config_v1_config_proto_goTypes = []any{
 	(Unmatched_Mode)(0),         // 0: outrigger.config.v1.Unmatched.Mode
-	(AccessLog_Mode)(0),         // 1: outrigger.config.v1.AccessLog.Mode
-	(*Config)(nil),              // 2: outrigger.config.v1.Config
-	(*Chaos)(nil),               // 3: outrigger.config.v1.Chaos
-	(*Listener)(nil),            // 4: outrigger.config.v1.Listener
-	(*Limits)(nil),              // 5: outrigger.config.v1.Limits
-	(*Rate)(nil),                // 6: outrigger.config.v1.Rate
-	(*Stalled)(nil),             // 7: outrigger.config.v1.Stalled
-	(*Tls)(nil),                 // 8: outrigger.config.v1.Tls
-	(*Spiffe)(nil),              // 9: outrigger.config.v1.Spiffe
-	(*Service)(nil),             // 10: outrigger.config.v1.Service
-	(*Match)(nil),               // 11: outrigger.config.v1.Match
-	(*Endpoints)(nil),           // 12: outrigger.config.v1.Endpoints
-	(*RegisteredEndpoints)(nil), // 13: outrigger.config.v1.RegisteredEndpoints
-	(*NoEndpoints)(nil),         // 14: outrigger.config.v1.NoEndpoints
-	(*DnsEndpoints)(nil),        // 15: outrigger.config.v1.DnsEndpoints
-	(*FileEndpoints)(nil),       // 16: outrigger.config.v1.FileEndpoints
-	(*KubernetesEndpoints)(nil), // 17: outrigger.config.v1.KubernetesEndpoints
-	(*Endpoint)(nil),            // 18: outrigger.config.v1.Endpoint
-	(*MethodPolicy)(nil),        // 19: outrigger.config.v1.MethodPolicy
-	(*Unmatched)(nil),           // 20: outrigger.config.v1.Unmatched
-	(*DialAllow)(nil),           // 21: outrigger.config.v1.DialAllow
-	(*Tasks)(nil),               // 22: outrigger.config.v1.Tasks
-	(*TaskStore)(nil),           // 23: outrigger.config.v1.TaskStore
-	(*SqliteStore)(nil),         // 24: outrigger.config.v1.SqliteStore
-	(*State)(nil),               // 25: outrigger.config.v1.State
-	(*Telemetry)(nil),           // 26: outrigger.config.v1.Telemetry
-	(*Otlp)(nil),                // 27: outrigger.config.v1.Otlp
-	(*Traces)(nil),              // 28: outrigger.config.v1.Traces
-	(*AccessLog)(nil),           // 29: outrigger.config.v1.AccessLog
-	(*Policy)(nil),              // 30: outrigger.config.v1.Policy
-	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
+	(SqliteStore_Durability)(0), // 1: outrigger.config.v1.SqliteStore.Durability
+	(AccessLog_Mode)(0),         // 2: outrigger.config.v1.AccessLog.Mode
+	(*Config)(nil),              // 3: outrigger.config.v1.Config
+	(*Chaos)(nil),               // 4: outrigger.config.v1.Chaos
+	(*Listener)(nil),            // 5: outrigger.config.v1.Listener
+	(*Limits)(nil),              // 6: outrigger.config.v1.Limits
+	(*Rate)(nil),                // 7: outrigger.config.v1.Rate
+	(*Stalled)(nil),             // 8: outrigger.config.v1.Stalled
+	(*Tls)(nil),                 // 9: outrigger.config.v1.Tls
+	(*Spiffe)(nil),              // 10: outrigger.config.v1.Spiffe
+	(*Service)(nil),             // 11: outrigger.config.v1.Service
+	(*Match)(nil),               // 12: outrigger.config.v1.Match
+	(*Endpoints)(nil),           // 13: outrigger.config.v1.Endpoints
+	(*RegisteredEndpoints)(nil), // 14: outrigger.config.v1.RegisteredEndpoints
+	(*NoEndpoints)(nil),         // 15: outrigger.config.v1.NoEndpoints
+	(*DnsEndpoints)(nil),        // 16: outrigger.config.v1.DnsEndpoints
+	(*FileEndpoints)(nil),       // 17: outrigger.config.v1.FileEndpoints
+	(*KubernetesEndpoints)(nil), // 18: outrigger.config.v1.KubernetesEndpoints
+	(*Endpoint)(nil),            // 19: outrigger.config.v1.Endpoint
+	(*MethodPolicy)(nil),        // 20: outrigger.config.v1.MethodPolicy
+	(*Unmatched)(nil),           // 21: outrigger.config.v1.Unmatched
+	(*DialAllow)(nil),           // 22: outrigger.config.v1.DialAllow
+	(*Tasks)(nil),               // 23: outrigger.config.v1.Tasks
+	(*TaskStore)(nil),           // 24: outrigger.config.v1.TaskStore
+	(*SqliteStore)(nil),         // 25: outrigger.config.v1.SqliteStore
+	(*State)(nil),               // 26: outrigger.config.v1.State
+	(*Telemetry)(nil),           // 27: outrigger.config.v1.Telemetry
+	(*Otlp)(nil),                // 28: outrigger.config.v1.Otlp
+	(*Traces)(nil),              // 29: outrigger.config.v1.Traces
+	(*AccessLog)(nil),           // 30: outrigger.config.v1.AccessLog
+	(*Policy)(nil),              // 31: outrigger.config.v1.Policy
+	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
+	(TaskWhenFull)(0),           // 33: outrigger.config.v1.TaskWhenFull
+	(*TaskQueue)(nil),           // 34: outrigger.config.v1.TaskQueue
+	(*TaskKind)(nil),            // 35: outrigger.config.v1.TaskKind
+	(*TaskEmail)(nil),           // 36: outrigger.config.v1.TaskEmail
+	(*WebhookSecret)(nil),       // 37: outrigger.config.v1.WebhookSecret
+	(*PostgresStore)(nil),       // 38: outrigger.config.v1.PostgresStore
+	(*TaskRetention)(nil),       // 39: outrigger.config.v1.TaskRetention
+	(*TaskEncryption)(nil),      // 40: outrigger.config.v1.TaskEncryption
 }
 var file_outrigger_config_v1_config_proto_depIdxs = []int32{
-	4,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
-	4,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
-	4,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
-	30, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
-	10, // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
-	20, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
-	22, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
-	25, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
-	26, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
-	3,  // 9: outrigger.config.v1.Config.chaos:type_name -> outrigger.config.v1.Chaos
-	8,  // 10: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
-	5,  // 11: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
-	31, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
-	31, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
-	6,  // 14: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
-	6,  // 15: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
-	7,  // 16: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
-	31, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
-	9,  // 18: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
-	11, // 19: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
-	12, // 20: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
-	30, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
-	19, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
-	8,  // 23: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
-	18, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
-	15, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
-	16, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
-	17, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
-	14, // 28: outrigger.config.v1.Endpoints.none:type_name -> outrigger.config.v1.NoEndpoints
-	13, // 29: outrigger.config.v1.Endpoints.registered:type_name -> outrigger.config.v1.RegisteredEndpoints
-	31, // 30: outrigger.config.v1.RegisteredEndpoints.max_lease:type_name -> google.protobuf.Duration
-	31, // 31: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
-	30, // 32: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
+	5,  // 0: outrigger.config.v1.Config.egress:type_name -> outrigger.config.v1.Listener
+	5,  // 1: outrigger.config.v1.Config.api:type_name -> outrigger.config.v1.Listener
+	5,  // 2: outrigger.config.v1.Config.admin:type_name -> outrigger.config.v1.Listener
+	31, // 3: outrigger.config.v1.Config.defaults:type_name -> outrigger.config.v1.Policy
+	11, // 4: outrigger.config.v1.Config.services:type_name -> outrigger.config.v1.Service
+	21, // 5: outrigger.config.v1.Config.unmatched:type_name -> outrigger.config.v1.Unmatched
+	23, // 6: outrigger.config.v1.Config.tasks:type_name -> outrigger.config.v1.Tasks
+	26, // 7: outrigger.config.v1.Config.state:type_name -> outrigger.config.v1.State
+	27, // 8: outrigger.config.v1.Config.telemetry:type_name -> outrigger.config.v1.Telemetry
+	4,  // 9: outrigger.config.v1.Config.chaos:type_name -> outrigger.config.v1.Chaos
+	9,  // 10: outrigger.config.v1.Listener.tls:type_name -> outrigger.config.v1.Tls
+	6,  // 11: outrigger.config.v1.Listener.limits:type_name -> outrigger.config.v1.Limits
+	32, // 12: outrigger.config.v1.Limits.preface_timeout:type_name -> google.protobuf.Duration
+	32, // 13: outrigger.config.v1.Limits.header_timeout:type_name -> google.protobuf.Duration
+	7,  // 14: outrigger.config.v1.Limits.control_frames:type_name -> outrigger.config.v1.Rate
+	7,  // 15: outrigger.config.v1.Limits.resets:type_name -> outrigger.config.v1.Rate
+	8,  // 16: outrigger.config.v1.Limits.stalled:type_name -> outrigger.config.v1.Stalled
+	32, // 17: outrigger.config.v1.Stalled.timeout:type_name -> google.protobuf.Duration
+	10, // 18: outrigger.config.v1.Tls.spiffe:type_name -> outrigger.config.v1.Spiffe
+	12, // 19: outrigger.config.v1.Service.match:type_name -> outrigger.config.v1.Match
+	13, // 20: outrigger.config.v1.Service.endpoints:type_name -> outrigger.config.v1.Endpoints
+	31, // 21: outrigger.config.v1.Service.policy:type_name -> outrigger.config.v1.Policy
+	20, // 22: outrigger.config.v1.Service.methods:type_name -> outrigger.config.v1.MethodPolicy
+	9,  // 23: outrigger.config.v1.Service.tls:type_name -> outrigger.config.v1.Tls
+	19, // 24: outrigger.config.v1.Endpoints.static:type_name -> outrigger.config.v1.Endpoint
+	16, // 25: outrigger.config.v1.Endpoints.dns:type_name -> outrigger.config.v1.DnsEndpoints
+	17, // 26: outrigger.config.v1.Endpoints.file:type_name -> outrigger.config.v1.FileEndpoints
+	18, // 27: outrigger.config.v1.Endpoints.kubernetes:type_name -> outrigger.config.v1.KubernetesEndpoints
+	15, // 28: outrigger.config.v1.Endpoints.none:type_name -> outrigger.config.v1.NoEndpoints
+	14, // 29: outrigger.config.v1.Endpoints.registered:type_name -> outrigger.config.v1.RegisteredEndpoints
+	32, // 30: outrigger.config.v1.RegisteredEndpoints.max_lease:type_name -> google.protobuf.Duration
+	32, // 31: outrigger.config.v1.DnsEndpoints.refresh:type_name -> google.protobuf.Duration
+	31, // 32: outrigger.config.v1.MethodPolicy.policy:type_name -> outrigger.config.v1.Policy
 	0,  // 33: outrigger.config.v1.Unmatched.mode:type_name -> outrigger.config.v1.Unmatched.Mode
-	21, // 34: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
-	23, // 35: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
-	24, // 36: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
-	27, // 37: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
-	28, // 38: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
-	29, // 39: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
-	1,  // 40: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	22, // 34: outrigger.config.v1.Unmatched.dial_allow:type_name -> outrigger.config.v1.DialAllow
+	24, // 35: outrigger.config.v1.Tasks.store:type_name -> outrigger.config.v1.TaskStore
+	33, // 36: outrigger.config.v1.Tasks.when_full:type_name -> outrigger.config.v1.TaskWhenFull
+	34, // 37: outrigger.config.v1.Tasks.queues:type_name -> outrigger.config.v1.TaskQueue
+	35, // 38: outrigger.config.v1.Tasks.kinds:type_name -> outrigger.config.v1.TaskKind
+	32, // 39: outrigger.config.v1.Tasks.drain:type_name -> google.protobuf.Duration
+	32, // 40: outrigger.config.v1.Tasks.lease:type_name -> google.protobuf.Duration
+	36, // 41: outrigger.config.v1.Tasks.email:type_name -> outrigger.config.v1.TaskEmail
+	37, // 42: outrigger.config.v1.Tasks.webhook_secrets:type_name -> outrigger.config.v1.WebhookSecret
+	25, // 43: outrigger.config.v1.TaskStore.sqlite:type_name -> outrigger.config.v1.SqliteStore
+	38, // 44: outrigger.config.v1.TaskStore.postgres:type_name -> outrigger.config.v1.PostgresStore
+	39, // 45: outrigger.config.v1.TaskStore.retention:type_name -> outrigger.config.v1.TaskRetention
+	40, // 46: outrigger.config.v1.TaskStore.encryption:type_name -> outrigger.config.v1.TaskEncryption
+	1,  // 47: outrigger.config.v1.SqliteStore.durability:type_name -> outrigger.config.v1.SqliteStore.Durability
+	28, // 48: outrigger.config.v1.Telemetry.otlp:type_name -> outrigger.config.v1.Otlp
+	29, // 49: outrigger.config.v1.Telemetry.traces:type_name -> outrigger.config.v1.Traces
+	30, // 50: outrigger.config.v1.Telemetry.access_log:type_name -> outrigger.config.v1.AccessLog
+	2,  // 51: outrigger.config.v1.AccessLog.mode:type_name -> outrigger.config.v1.AccessLog.Mode
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_config_proto_init() }
@@ -2361,6 +2576,7 @@ func file_outrigger_config_v1_config_proto_init() {
 		return
 	}
 	file_outrigger_config_v1_policy_proto_init()
+	file_outrigger_config_v1_tasks_proto_init()
 	file_outrigger_config_v1_config_proto_msgTypes[1].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
 	file_outrigger_config_v1_config_proto_msgTypes[3].OneofWrappers = []any{}
@@ -2379,7 +2595,7 @@ func file_outrigger_config_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_config_proto_rawDesc), len(file_outrigger_config_v1_config_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,

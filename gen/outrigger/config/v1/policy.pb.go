@@ -1966,8 +1966,10 @@ type LoadBalancing struct {
 	PanicThreshold *float64 `protobuf:"fixed64,6,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
 	// How many endpoints of each priority this agent uses, the same ones as long
 	// as they are there and as its host and egress address are; other agents use
-	// others, so that hashes lead to one endpoint by each agent. A call for which
-	// none of them is left goes to one of the rest. 0: all. Default 0.
+	// others, so that hashes lead to one endpoint by each agent. For each that is
+	// not fit another one stands in until it is back, checked and connected like
+	// it; twice as many are used at most, unless one call has tried them all. Of
+	// hashes, one that stands in takes its part from all. 0: all. Default 0.
 	Subset *uint32 `protobuf:"varint,7,opt,name=subset,proto3,oneof" json:"subset,omitempty"`
 	// After how long a latency that PEAK_EWMA saw counts 1/e. The service's, as
 	// latencies are measured for all methods alike. Default 10s.
