@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
+	"github.com/outrigger-rpc/outrigger/agent/tasks/webhook"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/sla"
 )
@@ -103,8 +104,8 @@ type Settings struct {
 	Retention store.Retention
 	// Email sends the mails of email tasks. nil: they are refused.
 	Email Email
-	// Webhooks sign the requests of http tasks. nil: there are no secrets.
-	Webhooks Webhooks
+	// Webhooks sign the requests of http tasks, by the names of their secrets.
+	Webhooks map[string]Signer
 	// Seal encrypts what tasks contain and what came of them. nil: it is kept as
 	// it is.
 	Seal Seal
@@ -173,12 +174,10 @@ type Email interface {
 	Send(ctx context.Context, id string, at time.Time, w *outriggerv1.EmailWork) (messageID string, err error)
 }
 
-// Webhooks signs requests, as Standard Webhooks say. Safe for concurrent use.
-type Webhooks interface {
-	// Has reports whether there is a secret of that name.
-	Has(secret string) bool
-	// Sign sets the headers webhook-id, webhook-timestamp and webhook-signature.
-	Sign(secret, id string, at time.Time, body []byte, into http.Header) error
+// Signer signs requests, as Standard Webhooks say: a *webhook.Files. Safe for
+// concurrent use.
+type Signer interface {
+	Sign(id string, at time.Time, body []byte) (webhook.Headers, error)
 }
 
 // Seal encrypts: a *seal.Keys. Safe for concurrent use.
@@ -243,6 +242,11 @@ type Store interface {
 	Insert(ctx context.Context, jobs []store.New) ([]store.Inserted, error)
 	Get(ctx context.Context, id int64) (store.Job, error)
 	List(ctx context.Context, f store.Filter) ([]store.Job, error)
+	// Find returns the job that Unique names: store.ErrNotFound if none does.
+	Find(ctx context.Context, unique []byte) (store.Job, error)
+	// Overdue returns jobs, at most limit, that neither run nor have ended and
+	// whose Facts.Deadline lies before now.
+	Overdue(ctx context.Context, now time.Time, limit int) ([]store.Job, error)
 	Lease(ctx context.Context, r store.LeaseRequest) ([]store.Job, error)
 	Renew(ctx context.Context, held []store.Held, until []time.Time) ([]store.Renewal, error)
 	Finish(ctx context.Context, h store.Held, o store.Outcome, also func(ctx context.Context, tx store.Tx) error) error
