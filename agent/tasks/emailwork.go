@@ -1,0 +1,3 @@
+package tasks
+
+func emailError(err error) error { return err }
