@@ -193,10 +193,19 @@ type Filter struct {
 	Parent int64
 	// After: only jobs older than this ID; zero: from the newest on.
 	After int64
-	// Payload: Body and Output are wanted too.
-	Payload bool
-	// Limit is the most that are returned.
+	// Limit is the most that are returned. Zero: 100.
 	Limit int
+	// Payload: with Body, Output, Progress and every failure; else the newest
+	// failure alone.
+	Payload bool
+}
+
+// PurgeFilter says which jobs that have ended are deleted. Zero fields: all.
+type PurgeFilter struct {
+	ID          int64
+	States      []State
+	Kind, Queue string
+	EndedBefore time.Time
 }
 
 // Queue is how a queue stands.
@@ -249,4 +258,6 @@ type Moved struct {
 	Queue  string
 	State  State
 	Parent int64
+	// CancelRequested: it runs, and somebody asked that it stop.
+	CancelRequested bool
 }
