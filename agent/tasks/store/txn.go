@@ -57,6 +57,9 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 		return nil, err
 	}
 	facts := n.Facts
+	if !facts.Deadline.IsZero() {
+		facts.Deadline = facts.Deadline.UTC() // Overdue compares texts
+	}
 	metadata, err := json.Marshal(metadataColumn{Facts: &facts})
 	if err != nil {
 		return nil, err
@@ -82,13 +85,18 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 		p.State = rivertype.JobStateScheduled
 	}
 	if len(n.Unique) > 0 {
-		sum := sha256.Sum256(n.Unique)
-		p.UniqueKey, p.UniqueStates = sum[:], allStates
+		p.UniqueKey, p.UniqueStates = uniqueKey(n.Unique), allStates
 		if n.UntilEnded {
 			p.UniqueStates = unfinished
 		}
 	}
 	return p, nil
+}
+
+// uniqueKey is a key as it is kept.
+func uniqueKey(key []byte) []byte {
+	sum := sha256.Sum256(key)
+	return sum[:]
 }
 
 // insertAll inserts the jobs of a batch in one statement.
