@@ -171,7 +171,7 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 	}
 	sweeping, endSweep := context.WithCancel(context.Background()) // calls of the drain need endpoints too
 	defer endSweep()
-	running.Go(func() { sweep(sweeping, a.registry.all, a.Now) })
+	running.Go(func() { sweep(sweeping, a.registry.all, a.Now, a.registry.follow) })
 	a.serving.Store(true)
 	a.logger.Info("serving", "egress", a.addresses.Egress, "api", a.addresses.API, "admin", a.addresses.Admin)
 	close(a.ready)

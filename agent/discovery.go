@@ -100,12 +100,29 @@ func (r *registry) deliver(entry *configured, set discovery.Snapshot, discovered
 	}
 	gone := s.SetEndpoints(specs)
 	for _, e := range s.Endpoints().All() {
+		out := e.Barred()
 		e.SetTerminating(terminating[e.Address()])
+		if out && !e.Barred() {
+			r.agent.relay.Hurry(e, true) // it was announced anew
+		}
 	}
 	r.agent.relay.Forget(gone)
 	r.tend(entry)
 	if c := r.agent.control.Load(); c != nil {
 		c.Changed()
+	}
+}
+
+// hurry has an endpoint of a service connected at once, where it has no
+// connection: somebody said that it is back.
+func (r *registry) hurry(service, address string) {
+	for _, s := range r.all() {
+		if s.Name() != service {
+			continue
+		}
+		if e := s.Endpoints().Find(address); e != nil {
+			r.agent.relay.Hurry(e, true)
+		}
 	}
 }
 

@@ -169,4 +169,9 @@ func (d *drains) apply(service string, endpoints []*balancer.Endpoint) {
 
 // Drained hears of an endpoint that an operator drained or let come back. It
 // implements api.Agent.
-func (s source) Drained(service, address string, on bool) { s.agent.drains.set(service, address, on) }
+func (s source) Drained(service, address string, on bool) {
+	s.agent.drains.set(service, address, on)
+	if !on {
+		s.agent.registry.hurry(service, address)
+	}
+}

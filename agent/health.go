@@ -8,7 +8,7 @@ import (
 	"github.com/outrigger-rpc/outrigger/balancer"
 )
 
-// newHealth makes what checks the endpoints of configured services.
+// newHealth makes what checks the endpoints of services.
 func (a *Agent) newHealth() *health.Checker {
 	return health.New(health.Options{
 		Origin: a.origin, Logger: a.logger, ExplainTLS: identity.Explain,
@@ -17,24 +17,26 @@ func (a *Agent) newHealth() *health.Checker {
 				c.Changed()
 			}
 		},
+		Passed: func(e health.Endpoint, news bool) {
+			if e, ok := e.(*balancer.Endpoint); ok {
+				a.relay.Hurry(e, news)
+			}
+		},
 	})
 }
 
-// check has the endpoints that the service has now checked as its configuration
-// asks.
-func (a *Agent) check(s *configured) {
-	name := s.service.Name()
-	settings := s.care.Load().health
+// check has the members of a service, and no other endpoint of it, checked.
+// settings nil: none is.
+func (a *Agent) check(name string, t *transport, settings *config.HealthCheck, members []*balancer.Endpoint) {
 	if settings == nil {
 		a.health.Forget(name)
 		return
 	}
-	all := s.service.Members() // those that calls may go to
-	endpoints := make([]health.Endpoint, len(all))
-	for i, e := range all {
+	endpoints := make([]health.Endpoint, len(members))
+	for i, e := range members {
 		endpoints[i] = e
 	}
-	a.health.Follow(health.Service{Name: name, Transport: s.transport, Settings: healthSettings(settings), Endpoints: endpoints})
+	a.health.Follow(health.Service{Name: name, Transport: t, Settings: healthSettings(settings), Endpoints: endpoints})
 }
 
 var healthKinds = map[config.HealthKind]health.Kind{

@@ -20,6 +20,9 @@ func (r registrar) Register(service string, e api.Registered, length time.Durati
 		return "", 0, err
 	}
 	id, granted, err := r.registry.leases.Register(service, endpoints[0], length)
+	if err == nil {
+		r.registry.hurry(service, e.Address) // known already, it may have begun anew
+	}
 	return id, granted, refusal(err)
 }
 

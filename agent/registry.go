@@ -34,6 +34,7 @@ type registry struct {
 	mu         sync.Mutex
 	configured map[string]*configured
 	fallback   policy.Policy // what dialled services are under
+	attended   attended
 }
 
 // configured is a service of the configuration.
@@ -43,12 +44,19 @@ type configured struct {
 	care      atomic.Pointer[care]
 	origins   origins
 	feed      atomic.Pointer[discovery.Feed]
+
+	tending sync.Mutex // held while endpoints are told how they are looked after
+	reach   uint64     // service.Reach as of then
 }
 
 // care is how a service's endpoints are looked after.
 type care struct {
 	health      *config.HealthCheck // nil: they are not checked
 	connections relay.Connections
+}
+
+func careOf(h *config.HealthCheck, c config.Connections) *care {
+	return &care{h, relay.Connections{Warm: c.Warm, Max: c.Max, MaxAge: c.MaxAge, IdleTimeout: c.IdleTimeout}}
 }
 
 func newRegistry(a *Agent, own ownPorts) *registry {
@@ -132,7 +140,7 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 			entry.service.Update(settings)
 			r.secure(entry, s.TLS, opened[s.Name])
 		}
-		entry.care.Store(&care{s.Health, relay.Connections{Warm: s.Connections.Warm, Max: s.Connections.Max, MaxAge: s.Connections.MaxAge, IdleTimeout: s.Connections.IdleTimeout}})
+		entry.care.Store(careOf(s.Health, s.Connections))
 		r.feed(entry, c, s)
 		r.tend(entry)
 		next[s.Name] = entry
@@ -157,17 +165,54 @@ func (r *registry) apply(c *config.Config, opened identities) *relay.Table {
 	r.agent.relay.Forget(gone)
 	if !c.Unmatched.Dial {
 		r.dialled.clear()
+	}
+	r.attended.care = careOf(c.Unmatched.Health, c.Unmatched.Connections)
+	r.attend(r.agent.Now())
+	if !c.Unmatched.Dial {
 		return relay.NewTable(routes, nil)
 	}
 	return relay.NewTable(routes, r.dialled.target)
 }
 
-// tend has the endpoints that the service has now checked and connected as its
-// configuration asks, and drained as operators did. It is called whenever one of the two changed.
+// tend has the endpoints that the service uses now checked and connected as its
+// configuration asks, and drained as operators did. It is called whenever one of
+// these changed.
 func (r *registry) tend(s *configured) {
-	r.agent.drains.apply(s.service.Name(), s.service.Endpoints().All())
-	r.agent.check(s)
-	r.agent.relay.Keep(s.service.Members(), s.transport, s.care.Load().connections)
+	s.tending.Lock()
+	defer s.tending.Unlock()
+	s.reach = s.service.Reach() // before the members: what changes meanwhile is seen next time
+	all, members := s.service.Endpoints().All(), s.service.Members()
+	r.agent.drains.apply(s.service.Name(), all)
+	r.agent.check(s.service.Name(), s.transport, s.care.Load().health, members)
+	r.agent.relay.Keep(members, s.transport, s.care.Load().connections)
+	if len(members) < len(all) {
+		r.agent.relay.Release(others(all, members))
+	}
+}
+
+// others returns those of all that are not among some.
+func others(all, some []*balancer.Endpoint) []*balancer.Endpoint {
+	among := make(map[*balancer.Endpoint]bool, len(some))
+	for _, e := range some {
+		among[e] = true
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e *balancer.Endpoint) bool { return among[e] })
+}
+
+// follow tends the services of which a subset reaches other endpoints than it
+// did, and attends to what is dialled.
+func (r *registry) follow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.configured {
+		s.tending.Lock()
+		same := s.reach == s.service.Reach()
+		s.tending.Unlock()
+		if !same {
+			r.tend(s)
+		}
+	}
+	r.attend(r.agent.Now())
 }
 
 // secure changes a living service's TLS where it differs. New connections use
@@ -206,6 +251,7 @@ func (r *registry) dial(authority string) *policy.Service {
 	s := policy.NewService(authority, policy.Settings{Policy: p}, r.agent.breakerMoved)
 	s.OnEjection(r.agent.endpointMoved(authority))
 	s.SetEndpoints([]balancer.Spec{{Address: authority}})
+	r.agent.drains.apply(authority, s.Endpoints().All())
 	return s
 }
 

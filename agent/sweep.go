@@ -20,9 +20,9 @@ const (
 )
 
 // sweep does what time asks of the services' endpoints, such as letting an
-// ejected one back, until ctx ends. services returns those that live; now is
-// their clock.
-func sweep(ctx context.Context, services func() []*policy.Service, now func() policy.Instant) {
+// ejected one back, until ctx ends, and calls after each time. services returns
+// those that live; now is their clock.
+func sweep(ctx context.Context, services func() []*policy.Service, now func() policy.Instant, after func()) {
 	timer := time.NewTimer(sweepEvery)
 	defer timer.Stop()
 	for {
@@ -38,6 +38,7 @@ func sweep(ctx context.Context, services func() []*policy.Service, now func() po
 				next = min(next, due)
 			}
 		}
+		after()
 		timer.Reset(max(next-now(), sweepEvery))
 	}
 }

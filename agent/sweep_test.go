@@ -32,7 +32,7 @@ func TestSweepLetsEjectedEndpointsBackOnTime(t *testing.T) {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
-			sweep(ctx, func() []*policy.Service { return []*policy.Service{s} }, now)
+			sweep(ctx, func() []*policy.Service { return []*policy.Service{s} }, now, func() {})
 		}()
 
 		time.Sleep(10 * time.Second)
@@ -66,7 +66,7 @@ func TestSweepIsIdleWhereNothingIsDue(t *testing.T) {
 		services := []*policy.Service{idle}
 		go func() {
 			defer close(stopped)
-			sweep(ctx, func() []*policy.Service { looks.Add(1); return services }, func() policy.Instant { return time.Since(origin) })
+			sweep(ctx, func() []*policy.Service { looks.Add(1); return services }, func() policy.Instant { return time.Since(origin) }, func() {})
 		}()
 		time.Sleep(10*time.Second + 500*time.Millisecond)
 		if n := looks.Load(); n > 11 {
@@ -81,7 +81,7 @@ func TestSweepIsIdleWhereNothingIsDue(t *testing.T) {
 		stopped = make(chan struct{})
 		go func() {
 			defer close(stopped)
-			sweep(ctx, func() []*policy.Service { looks.Add(1); return services }, func() policy.Instant { return time.Since(origin) })
+			sweep(ctx, func() []*policy.Service { looks.Add(1); return services }, func() policy.Instant { return time.Since(origin) }, func() {})
 		}()
 		time.Sleep(10*time.Second + 50*time.Millisecond)
 		if n := looks.Load(); n != 100 {

@@ -21,7 +21,8 @@ const (
 	// Random takes any endpoint, with chances as their weights.
 	Random
 	// WeightedRoundRobin takes the endpoints in turn, each as often as its
-	// weight says and its turns spread over the cycle.
+	// weight says and its turns spread over the cycle. With LoadReports the
+	// weights are what the endpoints report.
 	WeightedRoundRobin
 	// PeakEWMA draws two endpoints by weight and takes the one that would
 	// answer first: its latency of late, which rises with every peak at once
@@ -106,7 +107,10 @@ type Options struct {
 	// calls are spread over all that are connected. Zero: it always is.
 	PanicThreshold float64
 	// Subset is how many endpoints of each priority are used, the same ones as
-	// long as they are there. Zero: all.
+	// long as they are there and fit. For each that is not another one stands
+	// in, the next in this process's order, until it is back; twice Subset are
+	// used at most. Of hashes, an endpoint that stands in takes its part from
+	// all, as one that was added would. Zero: all.
 	Subset int
 	// Identity tells this process from others: it decides which endpoints are
 	// in the subset, and where turns begin.
@@ -127,6 +131,9 @@ type Options struct {
 	// ring (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
 	// 1.25 is usual. Zero: no bound. Less than 1 counts as 1.
 	BoundedLoad float64
+	// LoadReports let WEIGHTED_ROUND_ROBIN weigh endpoints by what they report.
+	// They are nothing to other policies.
+	LoadReports LoadReports
 }
 
 // withDefaults returns the options with what their zero values stand for.
@@ -147,6 +154,11 @@ func (o Options) withDefaults() Options {
 		o.BoundedLoad = 0
 	} else {
 		o.BoundedLoad = math.Max(o.BoundedLoad, 1)
+	}
+	if o.LoadReports.On && o.Policy == WeightedRoundRobin {
+		o.LoadReports = o.LoadReports.withDefaults()
+	} else {
+		o.LoadReports = LoadReports{}
 	}
 	return o
 }

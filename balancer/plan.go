@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// plan is what a picker makes of a set, whoever is fit: subset, priorities,
-// zones, rings and tables. It is written under Picker.mu.
+// plan is what a picker makes of a set: subset, priorities, zones, rings and
+// tables. It is written under Picker.mu, and never changed once a view has it.
 type plan struct {
 	tiers []*tier // by priority
 }
@@ -14,6 +14,8 @@ type plan struct {
 // tier is one priority.
 type tier struct {
 	priority uint32
+	size     int         // how many endpoints its calls are meant for
+	order    []*Endpoint // all of the priority in rendezvous order; nil: there is no subset
 	whole    *pool
 	zones    []*pool // one for each zone; nil: they are not told apart
 	local    int     // the caller's zone among them
@@ -29,26 +31,54 @@ func newPlan(set *Set, o *Options, before *plan) *plan {
 		groups[priority] = append(groups[priority], e)
 	}
 	for priority, members := range groups {
-		p.tiers = append(p.tiers, newTier(priority, subset(members, o), o))
+		t := &tier{priority: priority, size: len(members)}
+		if o.Subset > 0 && o.Subset < len(members) {
+			t.size, t.order = o.Subset, rendezvous(members, o.Identity)
+			members = t.reach()
+		}
+		t.use(members, o)
+		p.tiers = append(p.tiers, t)
 	}
 	slices.SortFunc(p.tiers, func(a, b *tier) int { return cmp.Compare(a.priority, b.priority) })
 	for _, t := range p.tiers {
 		t.takeOver(before, o)
 	}
-	if o.Policy == PeakEWMA {
-		for _, t := range p.tiers {
-			for _, e := range t.whole.members {
-				e.latency.decay.Store(int64(o.Decay))
-			}
-		}
-	}
 	return p
 }
 
-func newTier(priority uint32, members []*Endpoint, o *Options) *tier {
-	t := &tier{priority: priority, whole: &pool{members: members}}
+// follow returns the plan for who is fit now: the same one, unless a subset
+// reaches another way.
+func (p *plan) follow(o *Options) *plan {
+	next := p
+	for i, t := range p.tiers {
+		if t.order == nil {
+			continue
+		}
+		members := t.reach()
+		if slices.Equal(members, t.whole.members) {
+			continue
+		}
+		if next == p {
+			next = &plan{tiers: slices.Clone(p.tiers)}
+		}
+		other := &tier{priority: t.priority, size: t.size, order: t.order}
+		other.use(members, o)
+		other.takeOver(p, o)
+		next.tiers[i] = other
+	}
+	return next
+}
+
+// use makes the pools of the endpoints that calls go to.
+func (t *tier) use(members []*Endpoint, o *Options) {
+	t.whole = &pool{members: members}
+	if o.Policy == PeakEWMA {
+		for _, e := range members {
+			e.latency.decay.Store(int64(o.Decay))
+		}
+	}
 	if !o.ZoneAware || o.Zone == "" {
-		return t
+		return
 	}
 	zones := make(map[string]*pool)
 	for _, e := range members {
@@ -65,7 +95,6 @@ func newTier(priority uint32, members []*Endpoint, o *Options) *tier {
 	if len(t.zones) < 2 || t.local < 0 {
 		t.zones = nil
 	}
-	return t
 }
 
 // takeOver lets turns go on.
@@ -100,22 +129,4 @@ func (p *pool) prepare(o *Options) {
 	case o.Policy == Maglev && p.table == nil:
 		p.table = newTable(p.members, o.TableSize)
 	}
-}
-
-// subset returns the endpoints that this process uses: those whose hash with
-// its identity is the highest (rendezvous hashing, Thaler and Ravishankar,
-// 1998). So one that comes or goes changes at most one of a process's, and other
-// processes use others.
-func subset(members []*Endpoint, o *Options) []*Endpoint {
-	if o.Subset <= 0 || o.Subset >= len(members) {
-		return members
-	}
-	identity := scramble(o.Identity)
-	ranked := slices.Clone(members)
-	slices.SortFunc(ranked, func(a, b *Endpoint) int { return cmp.Compare(scramble(b.hash^identity), scramble(a.hash^identity)) })
-	chosen := make(map[*Endpoint]bool, o.Subset)
-	for _, e := range ranked[:o.Subset] {
-		chosen[e] = true
-	}
-	return slices.DeleteFunc(slices.Clone(members), func(e *Endpoint) bool { return !chosen[e] })
 }

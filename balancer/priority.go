@@ -32,6 +32,12 @@ func count(members []*Endpoint) (n headcount) {
 	return n
 }
 
+// of returns the count as one of so many endpoints: what stands in for others
+// bears what they would, and no more.
+func (n headcount) of(size int) headcount {
+	return headcount{min(n.all, size), min(n.notBarred, size), min(n.connected, size), min(n.fit, size)}
+}
+
 // bears is the part of the calls that the endpoints can bear, 0 to 1.
 func (n headcount) bears() float64 {
 	if n.all == 0 {

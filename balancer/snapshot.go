@@ -12,7 +12,8 @@ type Snapshot struct {
 // PriorityShare is one priority's part in a Snapshot.
 type PriorityShare struct {
 	Priority uint32
-	// Endpoints is how many are used: with a subset, those in it.
+	// Endpoints is how many are used: with a subset, its members and those
+	// that stand in for some of them.
 	Endpoints int
 	// Fit is how many of them are fit.
 	Fit int
@@ -43,8 +44,9 @@ func (p *Picker) Snapshot(set *Set) Snapshot {
 	return s
 }
 
-// Members returns the endpoints of the set that calls may go to: all, or those
-// in the subset of each priority. Only those are worth a health check.
+// Members returns the endpoints of the set that calls go to now: all, or the
+// subset of each priority with those that stand in for some of it. Only those
+// are worth a health check. See Reach for when they change.
 func (p *Picker) Members(set *Set) []*Endpoint {
 	p.Prepare(set)
 	v := p.view.Load()
@@ -56,4 +58,18 @@ func (p *Picker) Members(set *Set) []*Endpoint {
 		all = append(all, t.whole.members...)
 	}
 	return all
+}
+
+// Reach returns a number that is another one whenever Members may be others, of
+// the set or of one that came after it. It costs a few loads as long as nothing
+// changed, and is zero without a subset.
+func (p *Picker) Reach(set *Set) uint64 {
+	if p.options.Subset <= 0 {
+		return 0
+	}
+	p.Prepare(set)
+	if v := p.view.Load(); v != nil {
+		return v.reach
+	}
+	return 0
 }

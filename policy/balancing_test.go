@@ -47,6 +47,20 @@ func TestMembersAreThoseThatAnyMethodUses(t *testing.T) {
 	}
 }
 
+func TestReachTellsOfEveryPolicysSubset(t *testing.T) {
+	// Given a service that uses all endpoints, and a method of it that uses one,
+	s := newTestService(Policy{}, "a:1", "b:1", "c:1", "d:1")
+	s.Update(Settings{Methods: map[string]Policy{hello: {LoadBalancing: balancer.Options{Subset: 1, Identity: 1}}}})
+	before := s.Reach()
+	// when a member of the method's subset falls ill, then it is told.
+	for _, e := range s.Endpoints().All() {
+		e.SetHealthy(false, "status 500", start)
+	}
+	if s.Reach() == before {
+		t.Error("not told")
+	}
+}
+
 func TestBalancingSaysWhenItPanics(t *testing.T) {
 	s := newTestService(Policy{LoadBalancing: balancer.Options{PanicThreshold: 0.5}}, "a:1", "b:1", "c:1")
 	if s.Balancing().Panicking {

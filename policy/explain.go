@@ -41,7 +41,11 @@ func (c *Call) sofar(message string) string {
 	if c.sent == 0 {
 		return message
 	}
-	return fmt.Sprintf("%s (after %d failed attempts)", message, c.sent)
+	attempts := "attempts"
+	if c.sent == 1 {
+		attempts = "attempt"
+	}
+	return fmt.Sprintf("%s (after %d failed %s)", message, c.sent, attempts)
 }
 
 func (c *Call) rateRefusal(wait time.Duration) *Refusal {

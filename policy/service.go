@@ -239,8 +239,9 @@ func (s *Service) Balancing() balancer.Snapshot {
 	return s.current.Load().service.picker.Snapshot(s.set.Load())
 }
 
-// Members returns the endpoints that the service's calls may go to, by any of
-// its methods' policies: all, or those in a subset.
+// Members returns the endpoints that the service's calls go to now, by any of
+// its methods' policies: all, or those of a subset, which changes with who is
+// fit; see Reach.
 func (s *Service) Members() []*balancer.Endpoint {
 	g, set := s.current.Load(), s.set.Load()
 	used := make(map[*balancer.Endpoint]bool, set.Len())
@@ -262,6 +263,27 @@ func (s *Service) Members() []*balancer.Endpoint {
 		}
 	}
 	return all
+}
+
+// ReportedWeight returns the weight that an endpoint's load reports give it now,
+// by the policy of methods without an override: requests a second at full use.
+// Zero: none counts, or the policy does not go by them.
+func (s *Service) ReportedWeight(e *balancer.Endpoint, now Instant) float64 {
+	return s.current.Load().service.picker.ReportedWeight(e, now)
+}
+
+// Reach returns a number that is another one whenever Members may be others,
+// though neither the endpoints nor the settings changed: another endpoint stands
+// in for a member of a subset that is not fit, or one that did so no longer does.
+func (s *Service) Reach() uint64 {
+	g, set := s.current.Load(), s.set.Load()
+	sum := g.service.picker.Reach(set)
+	for _, r := range g.rules {
+		if r.picker != g.service.picker {
+			sum += r.picker.Reach(set)
+		}
+	}
+	return sum
 }
 
 // SetWithoutEndpoints sets what says in plain words why the service has no

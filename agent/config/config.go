@@ -95,6 +95,10 @@ type Unmatched struct {
 	Dial bool
 	// Policy is what dialled authorities are under: the defaults.
 	Policy policy.Policy
+	// Connections say how those to each of them are kept.
+	Connections Connections
+	// Health is how they are asked how they are. nil: they are not.
+	Health *HealthCheck
 	// Allow is where dialling may lead. Empty: everywhere that is usual.
 	Allow []DialRule
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -28,9 +27,7 @@ type descriptors struct {
 // descriptors reads the set at path, which begins at the configuration's
 // folder. It is read once, however many blocks name it.
 func (f *file) descriptors(path string) *descriptors {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(f.name), path)
-	}
+	path = f.beside(path)
 	if d := f.sets[path]; d != nil {
 		return d
 	}

@@ -79,9 +79,10 @@ func (f *file) discovery(path string, m *configv1.Endpoints) Discovery {
 	return Discovery{}
 }
 
-// beside returns a path that begins at the configuration's folder.
+// beside returns a path that begins at the configuration's folder; empty stays
+// empty.
 func (f *file) beside(path string) string {
-	if filepath.IsAbs(path) {
+	if path == "" || filepath.IsAbs(path) {
 		return path
 	}
 	return filepath.Join(filepath.Dir(f.name), path)

@@ -58,3 +58,24 @@ func TestAHealthCheckByTLSBesideTLS(t *testing.T) {
 		t.Errorf("got %+v", c.Services[0].Health)
 	}
 }
+
+// TestDialledAuthoritiesAreLookedAfterAsTheDefaultsAsk: by their checks and
+// connections too.
+func TestDialledAuthoritiesAreLookedAfterAsTheDefaultsAsk(t *testing.T) {
+	u := parse(t, "unmatched: {mode: DIAL}\ndefaults: {health_check: {tcp: {}, interval: 2s}, connections: {warm: 1, idle_timeout: 1m}}\n").Unmatched
+
+	if want := (&HealthCheck{Kind: HealthTCP, Interval: 2 * time.Second, Timeout: time.Second, UnhealthyAfter: 3, HealthyAfter: 2}); !reflect.DeepEqual(u.Health, want) {
+		t.Errorf("got %+v, want %+v", u.Health, want)
+	}
+	if want := (Connections{Warm: 1, IdleTimeout: time.Minute}); u.Connections != want {
+		t.Errorf("got %+v, want %+v", u.Connections, want)
+	}
+	if u := parse(t, "unmatched: {mode: DIAL}\n").Unmatched; u.Health != nil || u.Connections != (Connections{}) {
+		t.Errorf("nothing is written: %+v", u)
+	}
+	// By TLS is for services alone, and only DIAL minds.
+	if u := parse(t, "defaults: {health_check: {tls: {}}}\n").Unmatched; u.Dial {
+		t.Errorf("got %+v", u)
+	}
+	parse(t, "unmatched: {mode: DIAL}\ndefaults: {health_check: {tls: {}, mode: OFF}}\n")
+}

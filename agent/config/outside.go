@@ -19,9 +19,13 @@ type DialRule struct {
 // PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// unmatched resolves what happens to calls that no service matches.
-func (f *file) unmatched(m *configv1.Unmatched, defaults policy.Policy) Unmatched {
-	u := Unmatched{Dial: m.GetMode() == configv1.Unmatched_DIAL, Policy: defaults}
+// unmatched resolves what happens to calls that no service matches. defaults
+// and written are the policy that all services inherit.
+func (f *file) unmatched(m *configv1.Unmatched, defaults policy.Policy, written *configv1.Policy) Unmatched {
+	u := Unmatched{Dial: m.GetMode() == configv1.Unmatched_DIAL, Policy: defaults, Connections: connections(written.GetConnections()), Health: healthCheck(written.GetHealthCheck())}
+	if u.Dial && u.Health != nil && u.Health.Kind == HealthTLS {
+		f.refuse("defaults.health_check.tls", "does not go with unmatched: {mode: DIAL}, since authorities that are dialled are spoken to in plaintext; want a check by grpc, http or tcp here, and tls in the policies of the services that have it")
+	}
 	if len(m.GetDialAllow()) > 0 && !u.Dial {
 		f.refuse("unmatched.dial_allow", "is for mode: DIAL; write that, or leave it out")
 	}

@@ -26,7 +26,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Egress:    address(m.GetEgress(), DefaultEgress),
 		API:       address(m.GetApi(), DefaultAPI),
 		Admin:     address(m.GetAdmin(), DefaultAdmin),
-		Unmatched: f.unmatched(m.GetUnmatched(), defaults),
+		Unmatched: f.unmatched(m.GetUnmatched(), defaults, inherited),
 		Limits:    resolveLimits(m.GetEgress().GetLimits()),
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
 		StateDir:  m.GetState().GetDir(),
@@ -49,7 +49,7 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 		Name:           m.GetName(),
 		Methods:        m.GetMatch().GetMethods(),
 		Policy:         p,
-		TLS:            resolveTLS(m.GetTls()),
+		TLS:            f.tls(m.GetTls()),
 		MethodPolicies: make(map[string]policy.Policy, len(m.GetMethods())),
 	}
 	if s.TLS != nil {

@@ -11,6 +11,8 @@ import (
 
 // TLS says who the agent is to its peer, and whom it trusts there.
 type TLS struct {
+	// The files' paths are as they are opened: those that were written relative
+	// begin at the configuration's folder. Empty: none is written.
 	CertFile, KeyFile string
 	CAFile            string
 	ServerName        string
@@ -30,12 +32,13 @@ type ListenerOptions struct {
 // Listeners are the options of the agent's own addresses.
 type Listeners struct{ Egress, API, Admin ListenerOptions }
 
-func resolveTLS(m *configv1.Tls) *TLS {
+// tls resolves a block; nil: there is none.
+func (f *file) tls(m *configv1.Tls) *TLS {
 	if m == nil {
 		return nil
 	}
 	t := &TLS{
-		CertFile: m.GetCertFile(), KeyFile: m.GetKeyFile(), CAFile: m.GetCaFile(), ServerName: m.GetServerName(),
+		CertFile: f.beside(m.GetCertFile()), KeyFile: f.beside(m.GetKeyFile()), CAFile: f.beside(m.GetCaFile()), ServerName: m.GetServerName(),
 		MinVersion: tls.VersionTLS12, WorkloadAPI: m.GetSpiffe().GetSocket(), AllowedIDs: m.GetAllowedIds(),
 	}
 	if m.GetMinVersion() == "1.3" {
@@ -46,7 +49,7 @@ func resolveTLS(m *configv1.Tls) *TLS {
 
 // listenerOptions resolves and checks a listener's block.
 func (f *file) listenerOptions(path, address string, m *configv1.Listener) ListenerOptions {
-	o := ListenerOptions{TLS: resolveTLS(m.GetTls()), AllowUIDs: m.GetAllowUids()}
+	o := ListenerOptions{TLS: f.tls(m.GetTls()), AllowUIDs: m.GetAllowUids()}
 	if o.TLS != nil {
 		f.checkTLS(path+".tls", o.TLS, true)
 	}

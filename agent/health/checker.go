@@ -32,6 +32,11 @@ type Options struct {
 	// Changed is called after an endpoint turned. It must not block. nil:
 	// nobody is told.
 	Changed func()
+	// Passed is called after each check that passed, and each time an endpoint
+	// said by itself that it is well; not of services that are only observed.
+	// news says that the check before it failed, or that the endpoint turned
+	// healthy by it. It must not block. nil: nobody is told.
+	Passed func(e Endpoint, news bool)
 	// Concurrency bounds the checks that run at a time. Zero:
 	// DefaultConcurrency.
 	Concurrency int
@@ -47,6 +52,7 @@ type Checker struct {
 	logger      *slog.Logger
 	explainTLS  func(error) string
 	changed     func()
+	passed      func(Endpoint, bool)
 	concurrency int
 	maxWatches  int
 	http, http2 *http.Transport
@@ -72,6 +78,7 @@ type service struct {
 	name      string
 	transport Transport
 	settings  Settings
+	entries   map[Endpoint]*entry
 	counts    [outcomes]uint64
 	warned    bool // that the check can't be made
 }
@@ -91,7 +98,7 @@ type entry struct {
 // New returns a checker that follows nothing yet.
 func New(o Options) *Checker {
 	c := &Checker{
-		origin: o.Origin, logger: o.Logger, explainTLS: o.ExplainTLS, changed: o.Changed, concurrency: o.Concurrency, maxWatches: o.Watches,
+		origin: o.Origin, logger: o.Logger, explainTLS: o.ExplainTLS, changed: o.Changed, passed: o.Passed, concurrency: o.Concurrency, maxWatches: o.Watches,
 		ask: askEndpoint, wake: make(chan struct{}, 1), services: make(map[string]*service), entries: make(map[Endpoint]*entry),
 	}
 	if c.origin.IsZero() {
@@ -105,6 +112,9 @@ func New(o Options) *Checker {
 	}
 	if c.changed == nil {
 		c.changed = func() {}
+	}
+	if c.passed == nil {
+		c.passed = func(Endpoint, bool) {}
 	}
 	if c.concurrency == 0 {
 		c.concurrency = DefaultConcurrency
@@ -148,7 +158,7 @@ func (c *Checker) Follow(s Service) {
 	}
 	known := c.services[s.Name]
 	if known == nil {
-		known = &service{name: s.Name, settings: settings}
+		known = &service{name: s.Name, settings: settings, entries: make(map[Endpoint]*entry)}
 		c.services[s.Name] = known
 	}
 	changed := !known.settings.equal(settings)
@@ -163,7 +173,7 @@ func (c *Checker) Follow(s Service) {
 		switch {
 		case e == nil:
 			e = &entry{service: known, endpoint: endpoint}
-			c.entries[endpoint] = e
+			c.entries[endpoint], known.entries[endpoint] = e, e
 			c.queue.put(e, now+first(settings.Interval, rand.Uint64()))
 		case changed:
 			e.noWatch = false
@@ -174,8 +184,8 @@ func (c *Checker) Follow(s Service) {
 			}
 		}
 	}
-	for endpoint, e := range c.entries {
-		if e.service == known && !staying[endpoint] {
+	for endpoint, e := range known.entries {
+		if !staying[endpoint] {
 			c.drop(e, now)
 		}
 	}
@@ -193,10 +203,8 @@ func (c *Checker) Forget(name string) {
 	}
 	delete(c.services, name)
 	now := c.now()
-	for _, e := range c.entries {
-		if e.service == known {
-			c.drop(e, now)
-		}
+	for _, e := range known.entries {
+		c.drop(e, now)
 	}
 	c.look()
 }
@@ -206,8 +214,8 @@ func (c *Checker) Forget(name string) {
 func (c *Checker) Renew(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range c.entries {
-		if e.service.name == name {
+	if known := c.services[name]; known != nil {
+		for _, e := range known.entries {
 			e.unlink()
 		}
 	}
@@ -219,6 +227,7 @@ func (c *Checker) drop(e *entry, now Instant) {
 	c.queue.take(e)
 	e.unlink()
 	delete(c.entries, e.endpoint)
+	delete(e.service.entries, e.endpoint)
 	e.endpoint.SetHealthy(true, "", now)
 }
 

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -308,6 +309,51 @@ func TestAShorterIntervalHoldsAtOnce(t *testing.T) {
 
 		if n := p.seen(); n < 8 {
 			t.Errorf("%d checks in 10 s", n)
+		}
+	})
+}
+
+// TestWhoPassesIsTold: every check that passed, with what is new about it; in
+// OBSERVE none.
+func TestWhoPassesIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var told []bool
+		heard := func() []bool { mu.Lock(); defer mu.Unlock(); all := told; told = nil; return all }
+		p := &place{address: "a:1"}
+		b := newBench(t, Options{Passed: func(e Endpoint, news bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e != p {
+				t.Errorf("told of %v", e)
+			}
+			told = append(told, news)
+		}})
+		b.follow(Settings{}, p)
+
+		time.Sleep(16 * time.Second) // within the interval the first, then every 5 s ± 10 %
+		if all := heard(); len(all) < 2 || slices.Contains(all, true) {
+			t.Errorf("well all along: %v", all)
+		}
+		p.fail("NOT_SERVING")
+		time.Sleep(16 * time.Second)
+		heard()
+		time.Sleep(6 * time.Second)
+		if all := heard(); all != nil {
+			t.Errorf("ill: %v", all)
+		}
+		p.fail("")
+		time.Sleep(12 * time.Second)
+		// The first after a failure is news, and the second, which turns it.
+		if all := heard(); len(all) < 3 || !all[0] || !all[1] || slices.Contains(all[2:], true) {
+			t.Errorf("well again: %v", all)
+		}
+		b.follow(Settings{Observe: true}, p)
+		time.Sleep(time.Second)
+		heard()
+		time.Sleep(12 * time.Second)
+		if all := heard(); all != nil {
+			t.Errorf("observed: %v", all)
 		}
 	})
 }

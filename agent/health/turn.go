@@ -81,9 +81,11 @@ func (c *Checker) done(j *job, r result) *entry {
 	c.mu.Lock()
 	now, e := c.now(), j.entry
 	var n *news
+	passed, doubted := false, e.verdict.failures > 0
 	if !e.gone && !c.closed {
 		s := e.service
 		s.counts[r.outcome]++
+		passed = r.outcome == Passed && !s.settings.Observe
 		if e.verdict.check(r.ok(), r.cause, thresholds{s.settings.UnhealthyAfter, s.settings.HealthyAfter}) {
 			n = e.turned(now)
 		}
@@ -106,6 +108,9 @@ func (c *Checker) done(j *job, r result) *entry {
 	c.look()
 	c.mu.Unlock()
 	c.tell(n)
+	if passed {
+		c.passed(e.endpoint, doubted || n != nil)
+	}
 	return due
 }
 

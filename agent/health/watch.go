@@ -95,11 +95,18 @@ func (l *link) untilFarewell() (done func()) {
 func (c *Checker) told(e *entry, l *link, r result) {
 	c.mu.Lock()
 	var n *news
-	if !e.gone && e.link == l && e.verdict.told(r.ok(), r.cause) {
-		n = e.turned(c.now())
+	passed := false
+	if !e.gone && e.link == l {
+		passed = r.outcome == Passed && !e.service.settings.Observe
+		if e.verdict.told(r.ok(), r.cause) {
+			n = e.turned(c.now())
+		}
 	}
 	c.mu.Unlock()
 	c.tell(n)
+	if passed {
+		c.passed(e.endpoint, n != nil)
+	}
 }
 
 // unwatched follows the end of a watch. That is no verdict, but a reason to ask

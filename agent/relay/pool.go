@@ -60,11 +60,48 @@ func (r *Relay) Keep(endpoints []*balancer.Endpoint, t Transport, c Connections)
 	}
 }
 
+// Release lets go of endpoints that stay in their service, but that calls are
+// not meant for any more: connections end, each after the calls under way on
+// it, nothing is connected in the background, and what is known of connections
+// is forgotten. A call that comes all the same connects the endpoint anew.
+func (r *Relay) Release(endpoints []*balancer.Endpoint) {
+	b := newBatch()
+	b.now = r.now()
+	for _, e := range endpoints {
+		if u, ok := r.upstreams.Load(e); ok {
+			u.(*upstream).release(b)
+		}
+	}
+	b.flush()
+}
+
+func (u *upstream) release(b *batch) {
+	u.mu.Lock()
+	if u.forgotten || len(u.waiting) > 0 {
+		u.mu.Unlock()
+		return
+	}
+	u.released, u.keep.Warm = true, 0
+	u.retryAt, u.failures = 0, 0
+	u.haste.down, u.haste.spent = false, false
+	conns := slices.Clone(u.conns)
+	for _, up := range conns {
+		u.part(up)
+	}
+	u.relay.wheel.cancel(&u.retry)
+	u.endpoint.SetConnected(true, "", b.now)
+	u.mu.Unlock()
+	for _, up := range conns {
+		up.leave(b)
+	}
+}
+
 // retain takes settings over; what is to be warm is connected from an instant
 // on.
 func (u *upstream) retain(now, from policy.Instant, c Connections) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.released = false
 	if u.forgotten || u.keep == c {
 		return
 	}
@@ -86,7 +123,7 @@ func (u *upstream) limit() int {
 // wanted reports whether a connection is to be opened without a call that asks.
 // u.mu is held.
 func (u *upstream) wanted() bool {
-	return !u.forgotten && u.dialing == 0 && (len(u.conns) == 0 || len(u.conns) < u.keep.Warm)
+	return !u.forgotten && !u.released && u.dialing == 0 && (len(u.conns) == 0 || len(u.conns) < u.keep.Warm)
 }
 
 // warm opens what is missing of the warm connections, from an instant on. u.mu

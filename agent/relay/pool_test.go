@@ -127,6 +127,54 @@ func TestAnEndpointThatLeavesIsNotKeptWarm(t *testing.T) {
 	}
 }
 
+func TestAnEndpointThatIsReleasedIsConnectedByCallsAlone(t *testing.T) {
+	f, d := newPool(t, Connections{Warm: 1})
+	waits(t, "a connection", func() bool { _, open := d.count(); return open == 1 })
+	e := f.service.Endpoints().All()
+
+	f.relay.Release(e)
+
+	waits(t, "none", func() bool { _, open := d.count(); return open == 0 })
+	if accepted, _ := d.count(); accepted != 1 || !e[0].Fit() {
+		t.Errorf("%d connections to what was released; fit: %v", accepted, e[0].Fit())
+	}
+	if _, err := unary(testContext(t), f.client(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	if accepted, open := d.count(); accepted != 2 || open != 1 {
+		t.Errorf("after a call: %d accepted, %d open", accepted, open)
+	}
+
+	f.relay.Release(e)
+	waits(t, "none again", func() bool { _, open := d.count(); return open == 0 })
+	f.relay.Keep(e, nil, Connections{Warm: 2})
+	waits(t, "two once it is kept", func() bool { _, open := d.count(); return open == 2 })
+}
+
+func TestWhatIsReleasedIsNotReconnected(t *testing.T) {
+	f, d := newPool(t, Connections{Warm: 1})
+	waits(t, "a connection", func() bool { _, open := d.count(); return open == 1 })
+	e := f.service.Endpoints().All()
+	// Given an endpoint that is down,
+	d.Close()
+	d.mu.Lock()
+	d.open[1].Close()
+	d.mu.Unlock()
+	waits(t, "it is known to be down", func() bool { return f.relay.Stats().ConnectFailuresTotal > 1 && !e[0].Fit() })
+
+	f.relay.Release(e)
+
+	if !e[0].Fit() {
+		t.Error("it still counts as not connected")
+	}
+	u, _ := f.relay.upstreams.Load(e[0])
+	u.(*upstream).mu.Lock()
+	defer u.(*upstream).mu.Unlock()
+	if u.(*upstream).wanted() {
+		t.Error("it is to be connected without a call")
+	}
+}
+
 func TestAConnectionPastItsAgeIsReplacedBeforeItEnds(t *testing.T) {
 	f, d := newPool(t, Connections{MaxAge: 50 * time.Millisecond})
 	cc := f.client(t)

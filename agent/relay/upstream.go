@@ -44,7 +44,9 @@ type upstream struct {
 	lastReason policy.Reason
 	retryAt    policy.Instant // no connect before it
 	forgotten  bool
+	released   bool // nobody means to call it: it is not connected in the background
 	keep       Connections
+	haste      haste
 }
 
 func newUpstream(r *Relay, e *balancer.Endpoint, t Transport) *upstream {
@@ -89,6 +91,7 @@ func (u *upstream) take(b *batch, a *attempt) *policy.Refusal {
 		return c.policy.Refuse(policy.ConcurrencyLimit, address, fmt.Sprintf(
 			"endpoint %s: all streams of %d connections are in use and %d calls wait", address, len(u.conns), len(u.waiting)))
 	}
+	u.released = false
 	u.waiting = append(u.waiting, a)
 	u.queued.Store(int32(len(u.waiting)))
 	a.queuedAt = u
@@ -206,9 +209,11 @@ func (u *upstream) connected(b *batch, up *upConn) {
 	u.relay.wheel.cancel(&up.preface)
 	u.mu.Lock()
 	u.dialing--
+	late := u.haste.settle(u)
+	u.haste.down, u.haste.spent = false, false
 	u.failures, u.retryAt = 0, 0
 	u.leaving = slices.DeleteFunc(u.leaving, func(x *upConn) bool { return x == up })
-	if u.forgotten {
+	if u.forgotten || u.released || late {
 		u.leaving = append(u.leaving, up)
 		u.mu.Unlock()
 		up.leave(b)
@@ -234,6 +239,11 @@ func (u *upstream) connected(b *batch, up *upConn) {
 func (u *upstream) connectFailed(b *batch, err error) {
 	u.mu.Lock()
 	u.dialing--
+	if u.haste.settle(u) {
+		u.mu.Unlock()
+		u.relay.stats.connectFailures.Add(1)
+		return // the endpoint is back already
+	}
 	u.failures++
 	wait := backoff(u.failures)
 	u.retryAt = b.now + wait
@@ -244,12 +254,13 @@ func (u *upstream) connectFailed(b *batch, err error) {
 		calls, u.waiting = u.waiting, nil
 		u.queued.Store(0)
 	}
-	alone, forgotten, wanted := len(u.conns) == 0, u.forgotten, u.wanted()
-	u.mu.Unlock()
-	u.relay.stats.connectFailures.Add(1)
-	if alone && !forgotten {
+	wanted := u.wanted()
+	if len(u.conns) == 0 && !u.forgotten && !u.released {
+		u.haste.down = true
 		u.endpoint.SetConnected(false, u.lastError, b.now)
 	}
+	u.mu.Unlock()
+	u.relay.stats.connectFailures.Add(1)
 	if wanted {
 		u.relay.wheel.arm(&u.retry, b.now+wait)
 	}
@@ -326,9 +337,10 @@ func (u *upstream) drop(b *batch, up *upConn, over bool) {
 func (u *upstream) vanished(b *batch, why string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || b.now < u.retryAt {
+	if len(u.conns) > 0 || u.dialing > 0 || u.forgotten || u.released || b.now < u.retryAt {
 		return
 	}
+	u.haste.down = true
 	u.endpoint.SetConnected(false, "connection lost: "+why, b.now)
 	u.dial()
 }

@@ -178,7 +178,8 @@ type Tx interface {
 	// End ends a job that is not running: a Pending one, or one that waits. ErrState:
 	// it runs, or has ended.
 	End(ctx context.Context, id int64, o Outcome) error
-	// Reopen makes a job Pending that was so and has ended: it begins anew.
+	// Reopen makes a job Pending that was so and has ended: it begins anew, without
+	// progress. ErrState: it is no such job.
 	Reopen(ctx context.Context, id int64) error
 	// Cancel ends a job that is not running; of one that runs it asks that it stop.
 	Cancel(ctx context.Context, id int64) error
@@ -193,10 +194,19 @@ type Filter struct {
 	Parent int64
 	// After: only jobs older than this ID; zero: from the newest on.
 	After int64
-	// Payload: Body and Output are wanted too.
-	Payload bool
-	// Limit is the most that are returned.
+	// Limit is the most that are returned. Zero: 100.
 	Limit int
+	// Payload: with Body, Output, Progress and every failure; else the newest
+	// failure alone.
+	Payload bool
+}
+
+// PurgeFilter says which jobs that have ended are deleted. Zero fields: all.
+type PurgeFilter struct {
+	ID          int64
+	States      []State
+	Kind, Queue string
+	EndedBefore time.Time
 }
 
 // Queue is how a queue stands.
@@ -249,4 +259,6 @@ type Moved struct {
 	Queue  string
 	State  State
 	Parent int64
+	// CancelRequested: it runs, and somebody asked that it stop.
+	CancelRequested bool
 }

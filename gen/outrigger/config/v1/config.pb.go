@@ -34,7 +34,11 @@ const (
 	Unmatched_MODE_UNSPECIFIED Unmatched_Mode = 0
 	// Refused with NO_ROUTE.
 	Unmatched_REJECT Unmatched_Mode = 1
-	// The authority is taken as host:port and called under the defaults.
+	// The authority is taken as host:port and called under the defaults, with
+	// their health_check (not by tls: it is spoken to in plaintext) and
+	// connections for as long as the last call is not older than 5m. It is one
+	// endpoint: where that is unhealthy it is called all the same, and
+	// outlier_detection never ejects it.
 	Unmatched_DIAL Unmatched_Mode = 2
 )
 
@@ -746,7 +750,8 @@ func (x *Stalled) GetTimeout() *durationpb.Duration {
 // reported and the old one stays.
 type Tls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate chain, PEM. Together with key_file.
+	// The certificate chain, PEM. Together with key_file. Relative paths of this
+	// block begin at the configuration's folder.
 	CertFile string `protobuf:"bytes,1,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
 	// Its key, PEM.
 	KeyFile string `protobuf:"bytes,2,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
@@ -1956,7 +1961,8 @@ func (x *SqliteStore) GetDurability() SqliteStore_Durability {
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A folder, made where it is missing: which endpoints operators drained is
-	// kept there. Empty: nothing outlives a restart.
+	// kept there. A relative path begins where the agent was started. Empty:
+	// nothing outlives a restart.
 	Dir           string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
