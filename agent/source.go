@@ -37,3 +37,6 @@ func (s source) Traffic() api.Traffic {
 
 // Reload reads the configuration file again.
 func (s source) Reload(context.Context) error { return s.agent.Reload() }
+
+// TaskPromises returns what SLAs are kept of tasks.
+func (s source) TaskPromises() []api.Promise { return s.agent.taskPromises() }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ type house struct {
 	notes    map[string]string
 	drained  []string // what the agent was told
 	found    map[string]Discovery
+	promises []Promise // of tasks
 }
 
 func (h *house) Info() Info {
@@ -84,6 +86,12 @@ func (h *house) Services() []*policy.Service {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.services
+}
+
+func (h *house) TaskPromises() []Promise {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.promises)
 }
 
 func (h *house) Reload(context.Context) error {

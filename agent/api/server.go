@@ -65,6 +65,9 @@ type Agent interface {
 	Info() Info
 	// Services returns the services that live now, in any order.
 	Services() []*policy.Service
+	// TaskPromises returns what SLAs are kept of tasks, by kind, in a slice of the
+	// caller's own. None where there is no task executor.
+	TaskPromises() []Promise
 	// Note says what a policy in OBSERVE would have made of an endpoint; empty:
 	// nothing.
 	Note(*balancer.Endpoint) string

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,12 +47,60 @@ func showFigure(f sla.Figure) *outriggerv1.Figure {
 	return &outriggerv1.Figure{Value: f.Value, Target: f.Target, Verdict: verdicts[f.Verdict]}
 }
 
-func (s *Server) report(service *policy.Service, window time.Duration) *outriggerv1.Report {
+// Promise is something that an SLA is kept of.
+type Promise struct {
+	// Name is the service's; of a kind of tasks "tasks/KIND".
+	Name     string
+	Recorder *sla.Recorder
+	Targets  sla.Targets
+}
+
+// promises returns what SLAs are kept of, in the order of their names: services, and
+// kinds of tasks. name narrows it down to one; empty: all.
+func (s *Server) promises(name string) ([]Promise, error) {
+	services := s.agent.Services()
+	all := s.agent.TaskPromises()
+	for _, service := range services {
+		all = append(all, promiseOf(service))
+	}
+	slices.SortFunc(all, func(a, b Promise) int { return cmp.Compare(a.Name, b.Name) })
+	if name == "" {
+		return all, nil
+	}
+	known := make([]string, len(all))
+	for i, p := range all {
+		if p.Name == name {
+			return all[i : i+1], nil
+		}
+		known[i] = p.Name
+	}
+	return nil, unknown("service", name, known, "none is configured and no call came yet")
+}
+
+func promiseOf(s *policy.Service) Promise { return Promise{s.Name(), s.Recorder(), s.Policy().SLA} }
+
+// mostKept returns at most maxShown of them, those that had most to keep lately, in
+// the order of their names, and how many are left out.
+func (s *Server) mostKept(all []Promise) (shown []Promise, omitted int) {
+	if len(all) <= maxShown {
+		return all, 0
+	}
+	now, calls := s.now(), make(map[string]uint64, len(all))
+	for _, p := range all {
+		calls[p.Name] = p.Recorder.Read(now, rateWindow).Calls
+	}
+	slices.SortStableFunc(all, func(a, b Promise) int { return cmp.Compare(calls[b.Name], calls[a.Name]) })
+	shown = all[:maxShown]
+	slices.SortFunc(shown, func(a, b Promise) int { return cmp.Compare(a.Name, b.Name) })
+	return shown, len(all) - maxShown
+}
+
+func (s *Server) report(p Promise, window time.Duration) *outriggerv1.Report {
 	now := s.now()
-	totals := service.Recorder().Read(now, window)
-	r := service.Recorder().Report(now, window, service.Policy().SLA)
+	totals := p.Recorder.Read(now, window)
+	r := p.Recorder.Report(now, window, p.Targets)
 	out := &outriggerv1.Report{
-		Service: service.Name(),
+		Service: p.Name,
 		Window:  windowName(window),
 		// Calls may have ended between the two readings: the sum agrees with
 		// what the figures go by.
@@ -87,41 +137,41 @@ type slaService struct {
 }
 
 func (s *slaService) ListReports(_ context.Context, r *outriggerv1.ListReportsRequest) (*outriggerv1.ListReportsResponse, error) {
-	services, err := s.server.services(r.GetService())
+	promises, err := s.server.promises(r.GetService())
 	if err != nil {
 		return nil, err
 	}
-	cut, next, err := page(services, (*policy.Service).Name, r.GetPageSize(), r.GetPageToken())
+	cut, next, err := page(promises, func(p Promise) string { return p.Name }, r.GetPageSize(), r.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
 	out := &outriggerv1.ListReportsResponse{NextPageToken: next}
-	for _, service := range cut {
-		out.Reports = append(out.Reports, s.server.report(service, windowOf(r.GetWindow())))
+	for _, p := range cut {
+		out.Reports = append(out.Reports, s.server.report(p, windowOf(r.GetWindow())))
 	}
 	return out, nil
 }
 
 func (s *slaService) GetReport(_ context.Context, r *outriggerv1.GetReportRequest) (*outriggerv1.GetReportResponse, error) {
-	services, err := s.server.services(r.GetService())
+	promises, err := s.server.promises(r.GetService())
 	if err != nil {
 		return nil, err
 	}
-	return &outriggerv1.GetReportResponse{Report: s.server.report(services[0], windowOf(r.GetWindow()))}, nil
+	return &outriggerv1.GetReportResponse{Report: s.server.report(promises[0], windowOf(r.GetWindow()))}, nil
 }
 
 func (s *slaService) WatchReports(r *outriggerv1.WatchReportsRequest, stream grpc.ServerStreamingServer[outriggerv1.WatchReportsResponse]) error {
 	first := true
 	return s.server.watch(stream.Context(), r.GetInterval(), func() error {
-		services, err := s.server.servicesSince(r.GetService(), first)
-		if err != nil {
-			return err
+		promises, err := s.server.promises(r.GetService())
+		if err != nil && first {
+			return err // one that left meanwhile is no mistake of the watcher's
 		}
 		first = false
-		shown, omitted := s.server.busiest(services)
+		shown, omitted := s.server.mostKept(promises)
 		out := &outriggerv1.WatchReportsResponse{Omitted: int32(omitted)}
-		for _, service := range shown {
-			out.Reports = append(out.Reports, s.server.report(service.Service, windowOf(r.GetWindow())))
+		for _, p := range shown {
+			out.Reports = append(out.Reports, s.server.report(p, windowOf(r.GetWindow())))
 		}
 		return stream.Send(out)
 	})

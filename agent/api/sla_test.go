@@ -10,6 +10,7 @@ import (
 
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
+	"github.com/outrigger-rpc/outrigger/sla"
 )
 
 func TestAReportComparesPromiseAndDeed(t *testing.T) {
@@ -91,5 +92,29 @@ func TestWatchReports(t *testing.T) {
 	}
 	h.call(greeter, sayHello, 7, policy.OK)
 	for receive(stream.Recv()).GetReports()[0].GetCalls() != 7 {
+	}
+}
+
+func TestKindsOfTasksHaveReportsBesideServices(t *testing.T) {
+	// Given an e-mail that was sent after 2 s and one that was given up,
+	h := newHouse(t)
+	h.add("greeter", reference(policy.ScopeService))
+	mails := sla.NewRecorder(sla.Options{})
+	now := time.Since(h.origin)
+	mails.Record(now, sla.Success, 2*time.Second)
+	mails.Record(now, sla.Failure, 3*time.Second)
+	h.promises = []Promise{{"tasks/email", mails, sla.Targets{SuccessRate: 99, Latency: []sla.LatencyTarget{{Quantile: 0.5, Target: time.Minute}}}}}
+
+	list := must[*outriggerv1.ListReportsResponse](t)(h.reports().ListReports(h.context(), &outriggerv1.ListReportsRequest{})).GetReports()
+	mail := must[*outriggerv1.GetReportResponse](t)(h.reports().GetReport(h.context(), &outriggerv1.GetReportRequest{Service: "tasks/email"})).GetReport()
+
+	if len(list) != 2 || list[0].GetService() != "greeter" || list[1].GetService() != "tasks/email" {
+		t.Fatalf("%v", list)
+	}
+	if f := mail.GetSuccessRate(); mail.GetCalls() != 2 || f.GetValue() != 50 || f.GetVerdict() != outriggerv1.Verdict_MISSED {
+		t.Errorf("%v", mail)
+	}
+	if l := mail.GetLatency(); len(l) != 1 || l[0].GetTargetMs() != 60000 || l[0].GetVerdict() != outriggerv1.Verdict_MET {
+		t.Errorf("%v", l)
 	}
 }

@@ -42,6 +42,8 @@ type Config struct {
 	StateDir string
 	// Chaos: policies may hold faults.
 	Chaos bool
+	// Tasks configure the task executor. nil: there is none.
+	Tasks *Tasks
 	// Digest is that of the text; zero for Default.
 	Digest Digest
 }

@@ -66,6 +66,7 @@ func Diff(old, new *Config) Changes {
 	}{
 		{"egress.tls and allow_uids", old.Listeners.Egress, new.Listeners.Egress}, {"api.tls and allow_uids", old.Listeners.API, new.Listeners.API},
 		{"admin.tls and allow_uids", old.Listeners.Admin, new.Listeners.Admin}, {"egress.limits", old.Limits, new.Limits},
+		{"tasks", old.Tasks, new.Tasks},
 	} {
 		if !reflect.DeepEqual(l.old, l.new) {
 			c.Restart = append(c.Restart, l.field)

@@ -31,6 +31,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		Telemetry: resolveTelemetry(m.GetTelemetry()),
 		StateDir:  m.GetState().GetDir(),
 		Chaos:     f.chaos,
+		Tasks:     f.tasks(m.GetTasks()),
 	}
 	c.Listeners = Listeners{
 		Egress: f.listenerOptions("egress", c.Egress, m.GetEgress()),

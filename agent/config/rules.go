@@ -50,6 +50,12 @@ var expected = map[protoreflect.FullName]string{
 	"outrigger.config.v1.HttpCheck.host":                "want a host or host:port without scheme or path",
 	"outrigger.config.v1.HttpCheck.expected_statuses":   "want a status, a class or a range, such as \"204\", \"2xx\" or \"200-399\"",
 	"outrigger.config.v1.HashOn.header":                 "want the name of request metadata in lower case, such as x-user-id",
+	"outrigger.config.v1.TaskQueue.name":                "want a letter a-z, then letters a-z, digits, _ and -, such as newsletters",
+	"outrigger.config.v1.TaskKind.name":                 "want a letter a-z, then letters a-z, digits and . _ -, such as save-user",
+	"outrigger.config.v1.TaskKey.id":                    "want up to 32 letters, digits and . _ -, such as 2026-11",
+	"outrigger.config.v1.TaskKey.file":                  "want the path of a file that holds 32 bytes, such as those of openssl rand -hex 32",
+	"outrigger.config.v1.TaskEmail.server":              "want host:port, such as smtp.example.com:587",
+	"outrigger.config.v1.PostgresStore.schema":          "want a name of a-z, digits and _",
 	"outrigger.config.v1.HashOn.cookie":                 "want the name of a cookie, such as session",
 }
 

@@ -23,13 +23,9 @@ type later struct {
 	instead string
 }
 
-const (
-	leaveOut = "leave it out"
-	orOff    = "leave it out, or write mode: OFF"
-)
+const orOff = "leave it out, or write mode: OFF"
 
 var unsupported = map[protoreflect.FullName]later{
-	"outrigger.config.v1.Config.tasks": {nil, leaveOut},
 	"outrigger.config.v1.Policy.defer": {defersNothing, orOff},
 }
 

@@ -101,6 +101,30 @@ var (
 	relaySilent = instrument{"outrigger.relay.silent.deaths", "{connection}",
 		"Connections to endpoints that were given up because not even a PING was answered."}
 
+	// Tasks.
+	tasks = instrument{"outrigger.tasks", "{task}",
+		"Tasks in a queue by their present state; FAILED are the dead letters that are kept."}
+	taskCapacity = instrument{"outrigger.task.capacity", "{task}",
+		"Tasks that may wait in a queue."}
+	taskOldest = instrument{"outrigger.task.oldest.age", "s",
+		"How long the task of a queue that waits longest has waited past its time."}
+	taskPaused = instrument{"outrigger.task.paused", "",
+		"1 where a queue is paused, else 0."}
+	taskAttempts = instrument{"outrigger.task.attempts", "{attempt}",
+		"Attempts of tasks that ended, by outcome."}
+	taskWait = instrument{"outrigger.task.wait.duration", "s",
+		"How long tasks waited past their time until an attempt began."}
+	taskRun = instrument{"outrigger.task.run.duration", "s",
+		"How long attempts of tasks took."}
+	taskSubmits = instrument{"outrigger.task.submits", "{task}",
+		"Tasks that were submitted, by what came of it."}
+	taskCommits = instrument{"outrigger.task.store.commits", "{commit}",
+		"Transactions that the task store committed."}
+	taskWrites = instrument{"outrigger.task.store.writes", "{write}",
+		"Submits and endings of tasks in those transactions: those that come together share one."}
+	taskStore = instrument{"outrigger.task.store.usable", "",
+		"1 while tasks can be accepted and run, 0 where the store can't be used."}
+
 	// The process.
 	reloads = instrument{"outrigger.config.reloads", "{reload}",
 		"Reloads of the configuration, by outcome."}
@@ -150,8 +174,11 @@ const (
 	keyVersion   = attribute.Key("outrigger.version")
 	keyGoVersion = attribute.Key("outrigger.go.version")
 	keyDirection = attribute.Key("outrigger.direction")
+	keyQueue     = attribute.Key("outrigger.queue")
 
 	// Spans only.
+	keyTask             = attribute.Key("outrigger.task")
+	keyWaited           = attribute.Key("outrigger.task.waited")
 	keyAttempt          = attribute.Key("outrigger.attempt")
 	keyAttempts         = attribute.Key("outrigger.attempts")
 	keyAuthority        = attribute.Key("outrigger.authority")

@@ -48,6 +48,11 @@ func (p *producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 			collectDiscovery(c, d)
 		}
 	}
+	if p.source.Tasks != nil {
+		if stats, there := p.source.Tasks(); there {
+			collectTasks(c, stats)
+		}
+	}
 	if p.source.Reloads != nil {
 		succeeded, failed := p.source.Reloads()
 		c.counter(reloads, succeeded, keyOutcome.String("succeeded"))

@@ -54,16 +54,7 @@ func collectCalls(c *collection, s *policy.Service, name attribute.KeyValue) {
 		c.counter(actions, n.Total, name, keyAction.String(n.Label))
 	}
 	latency := s.Recorder().Lifetime().Latency
-	counts := make([]uint64, len(latencyBounds)+1)
-	at := 0
-	for edge, n := range latency.Buckets() {
-		for at < len(latencyBounds) && edge.Seconds() > latencyBounds[at] {
-			at++
-		}
-		counts[at] += n
-	}
-	counts[len(latencyBounds)] += latency.Unanswered()
-	c.histogram(callDuration, latencyBounds, counts, latency.Count(), latency.SumSeconds(), name, keyRPCSystem.String("grpc"))
+	distribution(c, callDuration, latencyBounds, &latency, name, keyRPCSystem.String("grpc"))
 }
 
 // collectLimits adds the concurrency limit and the cache, where there are any.

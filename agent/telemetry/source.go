@@ -24,6 +24,8 @@ type Source struct {
 	Reloads func() (succeeded, failed uint64)
 	// Health returns the active checks so far.
 	Health func() []HealthCount
+	// Tasks returns the task executor's figures; false: there is none.
+	Tasks func() (TaskStats, bool)
 	// Transitions are counted as they happen; nil: none.
 	Transitions *Transitions
 }

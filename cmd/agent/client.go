@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -126,6 +127,11 @@ func (r *remote) explain(err error) error {
 	s, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
+	}
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "outrigger" {
+			return errors.New(s.Message()) // the agent itself explains
+		}
 	}
 	switch s.Code() {
 	case codes.Unavailable:

@@ -34,6 +34,8 @@ func (s *stage) Info() api.Info {
 }
 func (s *stage) Note(*balancer.Endpoint) string { return "" }
 
+func (s *stage) TaskPromises() []api.Promise { return nil }
+
 func (s *stage) Drained(string, string, bool) {}
 
 func (s *stage) Traffic() api.Traffic {

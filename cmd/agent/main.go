@@ -98,6 +98,7 @@ asked for failed, with 2 when it was asked for wrongly.`,
 		newBreaker(),
 		newEndpoint(),
 		newSLA(),
+		newTask(),
 		newReload(),
 		newVersion(),
 	)

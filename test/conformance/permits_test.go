@@ -59,6 +59,8 @@ func (agent) Info() api.Info { return api.Info{} }
 // Services implements api.Agent.
 func (a agent) Services() []*policy.Service { return []*policy.Service{a.service} }
 
+func (a agent) TaskPromises() []api.Promise { return nil }
+
 // Traffic implements api.Agent.
 func (agent) Traffic() api.Traffic { return api.Traffic{} }
 

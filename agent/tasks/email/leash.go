@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// maxSteps is how many turns of loops and calls of templates a rendering may
-	// take.
+	// maxSteps is how many writes, turns of loops and calls of templates a
+	// rendering may take.
 	maxSteps = 200_000
-	// maxTime is how long it may take.
+	// maxTime is how long a rendering may take.
 	maxTime = 2 * time.Second
 	// maxCalls is how many calls of functions a template may have.
 	maxCalls = 1000
@@ -27,10 +27,10 @@ func (e *boundError) Error() string { return e.what }
 type meter struct {
 	out   strings.Builder
 	steps int
-	until time.Time
+	// until is when the time is up, after within.
+	until  time.Time
+	within time.Duration
 }
-
-func newMeter() *meter { return &meter{until: time.Now().Add(maxTime)} }
 
 func (m *meter) Write(p []byte) (int, error) {
 	m.steps++
@@ -40,7 +40,7 @@ func (m *meter) Write(p []byte) (int, error) {
 	case m.steps > maxSteps:
 		return 0, &boundError{fmt.Sprintf("it takes more than %d steps", maxSteps)}
 	case m.steps%64 == 0 && time.Now().After(m.until):
-		return 0, &boundError{fmt.Sprintf("it takes more than %v", maxTime)}
+		return 0, &boundError{fmt.Sprintf("it takes more than %v", m.within)}
 	}
 	return m.out.Write(p)
 }

@@ -274,7 +274,7 @@ func (d *dialogue) greet() string {
 	return strings.Join(lines, "\n")
 }
 
-// content reads a mail up to the dot, and keeps it if it is taken.
+// content reads a mail up to the dot, and keeps it unless the test answers it.
 func (d *dialogue) content(mail *received) bool {
 	var content strings.Builder
 	for {
@@ -290,11 +290,9 @@ func (d *dialogue) content(mail *received) bool {
 	mail.content = content.String()
 	answer := d.scripted(".")
 	if answer == "" {
-		answer = fmt.Sprintf("250 2.0.0 Ok: queued as %d", len(d.server.received())+1)
-	}
-	if strings.HasPrefix(answer, "250") {
 		d.server.mu.Lock()
 		d.server.mails = append(d.server.mails, *mail)
+		answer = fmt.Sprintf("250 2.0.0 Ok: queued as %d", len(d.server.mails))
 		d.server.mu.Unlock()
 	}
 	return d.reply(answer)

@@ -8,12 +8,17 @@ import (
 	"regexp"
 	"strings"
 	texttemplate "text/template"
+	"time"
 	"unicode/utf8"
 )
 
 // Template makes a mail's subject and bodies. It doesn't change, and is safe for
 // concurrent use.
-type Template struct{ subject, text, html executable }
+type Template struct {
+	subject, text, html executable
+	// within is how long each of them may take.
+	within time.Duration
+}
 
 // executable is what both kinds of templates have in common.
 type executable interface {
@@ -48,7 +53,7 @@ func compile(s sources) (*Template, error) {
 	case s.text == nil && s.html == nil:
 		return nil, errors.New("it has neither text nor html")
 	}
-	t := &Template{}
+	t := &Template{within: maxTime}
 	var err error
 	if t.subject, err = parseText(*s.subject); err != nil {
 		return nil, err
@@ -139,7 +144,7 @@ func (t *Template) Render(data any) (Rendered, error) {
 		if part.executable == nil {
 			continue
 		}
-		m := newMeter()
+		m := &meter{within: t.within, until: time.Now().Add(t.within)}
 		if err := part.executable.Execute(m, data); err != nil {
 			var bound *boundError
 			if errors.As(err, &bound) {

@@ -1905,7 +1905,8 @@ func (x *TaskStore) GetEncryption() *TaskEncryption {
 // SqliteStore is an embedded database file, of one agent alone.
 type SqliteStore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file. Default outrigger-tasks.db.
+	// The file, from the working directory, as it is written. Default
+	// outrigger-tasks.db.
 	Path *string `protobuf:"bytes,1,opt,name=path,proto3,oneof" json:"path,omitempty"`
 	// What survives what.
 	Durability    SqliteStore_Durability `protobuf:"varint,2,opt,name=durability,proto3,enum=outrigger.config.v1.SqliteStore_Durability" json:"durability,omitempty"`

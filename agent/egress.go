@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// reasonHeader of an answer says that the agent itself refused, and why.
+const reasonHeader = "Outrigger-Reason"
+
+const idleEgress = 30 * time.Second
+
+// egressTransport sends the requests of http tasks by the agent's own egress, as an
+// app with http_proxy does: http by its policies, https by CONNECT. It implements
+// http.RoundTripper.
+type egressTransport struct{ http *http.Transport }
+
+func (a *Agent) newEgressTransport() *egressTransport {
+	return &egressTransport{&http.Transport{
+		Proxy:                  http.ProxyURL(&url.URL{Scheme: "http", Host: "outrigger"}),
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return a.loop(ctx) },
+		OnProxyConnectResponse: refusedTunnel,
+		MaxIdleConnsPerHost:    4,
+		IdleConnTimeout:        idleEgress,
+		DisableCompression:     true, // a result is kept as it came
+		ForceAttemptHTTP2:      true,
+	}}
+}
+
+// tunnelRefusal is a CONNECT that the agent refused.
+type tunnelRefusal struct{ answer *http.Response }
+
+func (t *tunnelRefusal) Error() string {
+	return fmt.Sprintf("the agent refused the connection: %s", t.answer.Header.Get(reasonHeader))
+}
+
+func refusedTunnel(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK || answer.Header.Get(reasonHeader) == "" {
+		return nil
+	}
+	return &tunnelRefusal{&http.Response{StatusCode: answer.StatusCode, Status: answer.Status, Proto: answer.Proto, ProtoMajor: answer.ProtoMajor, ProtoMinor: answer.ProtoMinor, Header: answer.Header.Clone()}}
+}
+
+// RoundTrip implements http.RoundTripper. A refused CONNECT is an answer, as every
+// other refusal is.
+func (t *egressTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := t.http.RoundTrip(r)
+	var refused *tunnelRefusal
+	if errors.As(err, &refused) {
+		refused.answer.Request, refused.answer.Body = r, io.NopCloser(bytes.NewReader(nil))
+		return refused.answer, nil
+	}
+	return answer, err
+}
+
+func (t *egressTransport) close() { t.http.CloseIdleConnections() }
