@@ -179,11 +179,14 @@ func (m *memory) Insert(_ context.Context, jobs []store.New) (all []store.Insert
 
 func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error) {
 	err = m.within(func() error {
-		r := m.find(unique)
-		if r == nil {
+		for _, r := range m.jobs {
+			if r.unique == string(unique) && r.ID > j.ID {
+				j = r.Job
+			}
+		}
+		if j.ID == 0 {
 			return store.ErrNotFound
 		}
-		j = r.Job
 		return nil
 	})
 	return j, err
