@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,7 +190,7 @@ func TestAServerThatIsGoneRefusesAndRecovers(t *testing.T) {
 	})
 	s.insert(New{})
 	<-ran
-	if err := server.Stop(9); err != nil {
+	if err := server.Stop(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
 
@@ -214,7 +215,7 @@ func TestAServerThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	}
 	o := inServer(t)
 	o.Postgres.ConnectTimeout = time.Second
-	if err := server.Stop(9); err != nil {
+	if err := server.Stop(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, o)
