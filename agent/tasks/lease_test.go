@@ -46,7 +46,7 @@ func TestAWorkerLeasesAndCompletesATask(t *testing.T) {
 		}
 		l := s.leaseOne("resize")
 		if l.GetId() != task.GetId() || l.GetAttempt() != 1 || l.GetMaxAttempts() != 3 || string(l.GetPayload().GetData()) != "cat" || l.GetTenant() != "a" || l.GetTags()[0] != "x" ||
-			l.GetLeaseUntil().AsTime().Sub(time.Now()) != 30*time.Second {
+			time.Until(l.GetLeaseUntil().AsTime()) != 30*time.Second {
 			t.Errorf("leased %v", l)
 		}
 		running := s.get(task.GetId())

@@ -60,7 +60,9 @@ func TestWhatIsWrongWithATaskIsNamed(t *testing.T) {
 		{"a bad time zone", with(grpcTask(""), func(s *outriggerv1.TaskSpec) {
 			s.Schedule = &outriggerv1.TaskSchedule{Cron: "@daily", TimeZone: "Mars/Olympus"}
 		}), "task.schedule.time_zone", `"Mars/Olympus" is no IANA time zone`},
-		{"a schedule that never comes", with(grpcTask(""), func(s *outriggerv1.TaskSpec) { s.Schedule, s.Deadline = &outriggerv1.TaskSchedule{Cron: "@yearly"}, future }), "task.schedule.cron", "no time before the deadline"},
+		{"a schedule that never comes", with(grpcTask(""), func(s *outriggerv1.TaskSpec) {
+			s.Schedule, s.Deadline = &outriggerv1.TaskSchedule{Cron: "@yearly"}, future
+		}), "task.schedule.cron", "no time before the deadline"},
 		{"metadata in capitals", with(grpcTask(""), func(s *outriggerv1.TaskSpec) {
 			s.GetGrpc().Metadata = []*outriggerv1.TaskHeader{{Name: "X-Color"}}
 		}), "task.grpc.metadata[0].name", `"X-Color" is no metadata key`},
@@ -82,7 +84,9 @@ func TestWhatIsWrongWithATaskIsNamed(t *testing.T) {
 		{"a header with a line break", with(httpTask("https://example.com/"), func(s *outriggerv1.TaskSpec) {
 			s.GetHttp().Headers = []*outriggerv1.TaskHeader{{Name: "x", Value: "a\nb"}}
 		}), "task.http.headers[0].value", "control characters"},
-		{"the Host header", with(httpTask("https://example.com/"), func(s *outriggerv1.TaskSpec) { s.GetHttp().Headers = []*outriggerv1.TaskHeader{{Name: "Host", Value: "a"}} }), "task.http.headers[0].name", "set by the agent"},
+		{"the Host header", with(httpTask("https://example.com/"), func(s *outriggerv1.TaskSpec) {
+			s.GetHttp().Headers = []*outriggerv1.TaskHeader{{Name: "Host", Value: "a"}}
+		}), "task.http.headers[0].name", "set by the agent"},
 		{"a bad address", emailTask("ada@@example.org"), "task.email.to[0]", "ada@@example.org"},
 		{"an address with a line break", emailTask("ada@example.org\r\nBcc: all@example.org"), "task.email.to[0]", ""},
 		{"nobody to write to", emailTask(), "task.email.to", ""},
