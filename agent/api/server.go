@@ -12,9 +12,9 @@
 //	server.Shutdown(ctx)
 //
 // It serves outrigger.v1's AgentService, BreakerService, EndpointService,
-// SlaService, TaskService and ResilienceService, grpc.health.v1 and server reflection. Watch
-// streams send what is there at first, then what changes, and end with
-// UNAVAILABLE when the agent does.
+// SlaService, TaskService and ResilienceService, grpc.health.v1 and server
+// reflection. Watch streams send what is there at first, then what changes, and end
+// with UNAVAILABLE when the agent does.
 package api
 
 import (
@@ -42,7 +42,7 @@ import (
 // be a pod's, so one client must not be able to hold it.
 const (
 	maxConnections = 128
-	maxStreams     = 100      // at a time, of one connection
+	maxStreams     = 1000     // at a time, of one connection: those who wait for tasks are many
 	maxWatchers    = 64       // at a time, of all connections
 	maxRequest     = 64 << 10 // a batch of Guard included: about 600 operations with long names
 	maxTasks       = 4 << 20  // a request to TaskService; more where one task may be larger
