@@ -25,9 +25,11 @@ demo: ## real upstreams, real calls, faults, the report (about 20 s)
 run: ## run the agent with its built-in defaults
 	go run ./cmd/agent run
 
+# grpcnotrace leaves out grpc-go's pages of golang.org/x/net/trace, which nothing
+# here serves, and html/template with them.
 .PHONY: build
 build: ## bin/outrigger: one static, stripped binary
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/outrigger ./cmd/agent
+	CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/outrigger ./cmd/agent
 
 .PHONY: test
 test: ## every test that needs only Go

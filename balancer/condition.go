@@ -117,6 +117,9 @@ func (e *Endpoint) say(o owner, objects bool, reason string, now, until Instant)
 	if before != 0 && next.standing == 0 {
 		w.ramp.Store(int64(now))
 	}
+	if o == connection && !objects {
+		e.reported.begin()
+	}
 	if next.standing&^barring == 0 && before&^barring != 0 {
 		next.ready = now
 	}

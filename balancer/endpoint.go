@@ -47,7 +47,8 @@ type Endpoint struct {
 	calls    atomic.Uint64
 	failures atomic.Uint64
 	latency  ewma
-	_        [40]byte
+	reported reported
+	_        [8]byte
 
 	record record // of outlier detection
 }

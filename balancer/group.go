@@ -1,6 +1,9 @@
 package balancer
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // pool is endpoints that calls are spread over by one algorithm: a priority's,
 // or those of one zone in it. It depends on the set alone, not on who is fit:
@@ -36,7 +39,7 @@ type group struct {
 }
 
 // newGroup returns the pool's members that nobody of against objects to.
-func newGroup(pool *pool, against uint32, o *Options) *group {
+func newGroup(pool *pool, against uint32, o *Options, now Instant) *group {
 	g := &group{pool: pool, against: against}
 	g.usable = make([]*Endpoint, 0, len(pool.members))
 	for _, e := range pool.members {
@@ -44,18 +47,47 @@ func newGroup(pool *pool, against uint32, o *Options) *group {
 			g.usable = append(g.usable, e)
 		}
 	}
-	if o.Policy == RoundRobin {
-		return g
-	}
-	g.weights = make([]uint32, len(g.usable))
-	for i, e := range g.usable {
-		g.weights[i] = e.Spec().Weight
-		g.weight += float64(g.weights[i])
-	}
-	if !o.Policy.Hashes() {
-		g.lots = newLots(g.weights)
+	if o.Policy != RoundRobin {
+		g.weigh(weightsOf(g.usable, o, now), o)
 	}
 	return g
+}
+
+// weightsOf returns the endpoints' weights: what they report, or what their
+// specs say.
+func weightsOf(endpoints []*Endpoint, o *Options, now Instant) []uint32 {
+	if o.LoadReports.On {
+		if weights := reportedWeights(endpoints, now, &o.LoadReports); weights != nil {
+			return weights
+		}
+	}
+	weights := make([]uint32, len(endpoints))
+	for i, e := range endpoints {
+		weights[i] = e.Spec().Weight
+	}
+	return weights
+}
+
+func (g *group) weigh(weights []uint32, o *Options) {
+	g.weights = weights
+	for _, w := range weights {
+		g.weight += float64(w)
+	}
+	if !o.Policy.Hashes() {
+		g.lots = newLots(weights)
+	}
+}
+
+// reweighed returns the group with the weights of now: the same where they have
+// not changed.
+func (g *group) reweighed(o *Options, now Instant) *group {
+	weights := weightsOf(g.usable, o, now)
+	if slices.Equal(weights, g.weights) {
+		return g
+	}
+	next := &group{pool: g.pool, usable: g.usable, against: g.against}
+	next.weigh(weights, o)
+	return next
 }
 
 // takes reports whether the endpoint takes this call. It may have become unfit

@@ -21,7 +21,8 @@ const (
 	// Random takes any endpoint, with chances as their weights.
 	Random
 	// WeightedRoundRobin takes the endpoints in turn, each as often as its
-	// weight says and its turns spread over the cycle.
+	// weight says and its turns spread over the cycle. With LoadReports the
+	// weights are what the endpoints report.
 	WeightedRoundRobin
 	// PeakEWMA draws two endpoints by weight and takes the one that would
 	// answer first: its latency of late, which rises with every peak at once
@@ -130,6 +131,9 @@ type Options struct {
 	// ring (Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
 	// 1.25 is usual. Zero: no bound. Less than 1 counts as 1.
 	BoundedLoad float64
+	// LoadReports let WEIGHTED_ROUND_ROBIN weigh endpoints by what they report.
+	// They are nothing to other policies.
+	LoadReports LoadReports
 }
 
 // withDefaults returns the options with what their zero values stand for.
@@ -150,6 +154,11 @@ func (o Options) withDefaults() Options {
 		o.BoundedLoad = 0
 	} else {
 		o.BoundedLoad = math.Max(o.BoundedLoad, 1)
+	}
+	if o.LoadReports.On && o.Policy == WeightedRoundRobin {
+		o.LoadReports = o.LoadReports.withDefaults()
+	} else {
+		o.LoadReports = LoadReports{}
 	}
 	return o
 }

@@ -12,7 +12,7 @@ type Excluded func(*Endpoint) bool
 
 // Ask is what a pick is told of the call.
 type Ask struct {
-	// Now is the present. Slow start and PEAK_EWMA need it.
+	// Now is the present. Slow start, PEAK_EWMA and load reports need it.
 	Now Instant
 	// Rnd is a fresh uniform random number.
 	Rnd uint64
@@ -54,8 +54,8 @@ func (p *Picker) Pick(set *Set, a Ask) *Endpoint { // budget: 40 ns of 100 endpo
 		return nil
 	}
 	v := p.view.Load()
-	if v == nil || !v.of(set) || !v.current() {
-		v = p.renew(set, v)
+	if v == nil || !v.of(set) || !v.current() || a.Now >= v.due {
+		v = p.renew(set, v, a.Now)
 	}
 	rnd := a.Rnd
 	if p.options.Policy.Hashes() {
@@ -102,12 +102,13 @@ func (p *Picker) Prepare(set *Set) {
 		return
 	}
 	if v := p.view.Load(); v == nil || !v.of(set) || !v.current() {
-		p.renew(set, v)
+		p.renew(set, v, 0)
 	}
 }
 
-// renew makes a new view where that is needed.
-func (p *Picker) renew(set *Set, v *view) *view {
+// renew makes a new view where that is needed. now is zero where it is not
+// known.
+func (p *Picker) renew(set *Set, v *view, now Instant) *view {
 	if v == nil || !v.of(set) {
 		p.mu.Lock()
 	} else if !p.mu.TryLock() {
@@ -117,11 +118,15 @@ func (p *Picker) renew(set *Set, v *view) *view {
 	v = p.view.Load()
 	if v != nil && v.of(set) {
 		if v.current() {
+			if now >= v.due {
+				v = v.reweighed(&p.options, now)
+				p.view.Store(v)
+			}
 			return v
 		}
 		set = v.set
 	}
-	v = newView(set, &p.options, v)
+	v = newView(set, &p.options, v, now)
 	p.view.Store(v)
 	return v
 }

@@ -168,6 +168,7 @@ func TestPicksKeepTheirWord(t *testing.T) {
 			MinZonePercent: rapid.SampledFrom([]float64{0, 50}).Draw(t, "min zone"), PanicThreshold: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(t, "panic"),
 			SlowStart: rapid.SampledFrom([]time.Duration{0, 10}).Draw(t, "slow start"), Subset: rapid.IntRange(0, 3).Draw(t, "subset"),
 			Identity: rapid.Uint64().Draw(t, "identity"), BoundedLoad: rapid.SampledFrom([]float64{0, 1.25}).Draw(t, "bound"),
+			LoadReports: LoadReports{On: rapid.Bool().Draw(t, "reports"), WeightExpirationPeriod: 20, BlackoutPeriod: 3, WeightUpdatePeriod: 1},
 		}
 		picker, set := NewPicker(o), &Set{}
 		now := Instant(1)
@@ -240,6 +241,7 @@ func TestPicksKeepTheirWord(t *testing.T) {
 				}
 				if picked != nil && ok {
 					picked.Begin()
+					picker.Report(picked, now, LoadReport{QPS: float64(rapid.IntRange(0, 1000).Draw(t, "qps")), CPUUtilization: 0.5})
 				}
 			}
 		}
@@ -263,7 +265,7 @@ func TestAnUnhealthyEndpointComesBack(t *testing.T) {
 func TestSetsAndWordsChangeWhilePicksAreUnderWay(t *testing.T) {
 	// Given endpoints that come, go and fall ill while others pick,
 	for _, p := range everyPolicy {
-		picker := NewPicker(Options{Policy: p, PanicThreshold: 0.3, ZoneAware: true, Zone: "a", SlowStart: time.Second, BoundedLoad: 1.25})
+		picker := NewPicker(Options{Policy: p, PanicThreshold: 0.3, ZoneAware: true, Zone: "a", SlowStart: time.Second, BoundedLoad: 1.25, LoadReports: LoadReports{On: true}})
 		var mu sync.Mutex
 		current := newTestSet(1, 2, 3, 4, 5, 6)
 		snapshot := func() *Set { mu.Lock(); defer mu.Unlock(); return current }
@@ -273,13 +275,14 @@ func TestSetsAndWordsChangeWhilePicksAreUnderWay(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(3, uint64(g)))
 				for i := range 3000 {
 					set := snapshot()
-					e := picker.Pick(set, Ask{Now: Instant(i + 1), Rnd: rnd.Uint64(), Hash: rnd.Uint64(), Hashed: true})
+					e := picker.Pick(set, Ask{Now: Instant(i+1) * time.Millisecond, Rnd: rnd.Uint64(), Hash: rnd.Uint64(), Hashed: true})
 					// then there is always one,
 					if e == nil {
 						t.Errorf("%v: none was picked", p)
 						return
 					}
 					e.Begin()
+					picker.Report(e, Instant(i)*time.Millisecond, LoadReport{QPS: float64(i), CPUUtilization: 0.5})
 					e.End(Instant(i+2), time.Millisecond, i%7 == 0)
 				}
 			})

@@ -7,9 +7,11 @@ import "math"
 type view struct {
 	set     *Set
 	plan    *plan
-	changes uint64 // of fitness, when it was made
-	reach   uint64 // how many plans there were before
-	loads   []load // by tier
+	changes uint64  // of fitness, when it was made
+	reach   uint64  // how many plans there were before
+	asOf    Instant // the time that its weights are of; zero: not known
+	due     Instant // when weights are to be looked up again
+	loads   []load  // by tier
 	locals  []float64
 	shares  []share
 }
@@ -28,9 +30,37 @@ func (v *view) of(set *Set) bool {
 // current reports whether nothing has changed since the view was made.
 func (v *view) current() bool { return v.changes == v.set.line.changes.Load() }
 
-// newView looks who is fit. before may be nil.
-func newView(set *Set, o *Options, before *view) *view {
+// at notes the time that weights are of.
+func (v *view) at(now Instant, o *Options) {
+	v.asOf, v.due = now, math.MaxInt64
+	switch {
+	case !o.LoadReports.On:
+	case now == 0:
+		v.due = 1 // the first pick that knows the time looks
+	default:
+		v.due = now + o.LoadReports.WeightUpdatePeriod
+	}
+}
+
+// reweighed returns the view with the weights of now. Nothing else has changed.
+func (v *view) reweighed(o *Options, now Instant) *view {
+	next := *v
+	next.at(now, o)
+	next.shares = make([]share, len(v.shares))
+	for i, s := range v.shares {
+		next.shares[i] = share{s.upTo, s.group.reweighed(o, now)}
+	}
+	return &next
+}
+
+// newView looks who is fit. before may be nil; now is zero where it is not
+// known, and weights by reports are then those of before.
+func newView(set *Set, o *Options, before *view, now Instant) *view {
 	v := &view{set: set, changes: set.line.changes.Load()} // before the words: what changes meanwhile is seen next time
+	if now == 0 && before != nil {
+		now = before.asOf
+	}
+	v.at(now, o)
 	switch {
 	case before == nil:
 		v.plan = newPlan(set, o, nil)
@@ -70,7 +100,7 @@ func newView(set *Set, o *Options, before *view) *view {
 				continue
 			}
 			pool.prepare(o)
-			g := newGroup(pool, against, o)
+			g := newGroup(pool, against, o, now)
 			if len(g.usable) == 0 {
 				continue // it changed since it was counted, and will be counted again
 			}

@@ -54,7 +54,7 @@ func (op *operation) setTag(tag uint64) {
 
 // size is about what the operation takes on the wire, and not less.
 func (op *operation) size() int {
-	n := 96 // tag, id, durations and lengths
+	n := 136 // tag, id, durations, a load report and lengths
 	if op.kind == acquire {
 		n += len(op.request.GetService()) + len(op.request.GetMethod())
 		for k, v := range op.request.GetMetadata() {

@@ -77,6 +77,20 @@ type Outcome struct {
 	Latency time.Duration
 	// Final says that nothing follows, whatever the policy says.
 	Final bool
+	// Load is what the endpoint reported of its load with its answer, of use
+	// where the service is balanced by load reports. The zero value: nothing.
+	Load LoadReport
+}
+
+// LoadReport is what an endpoint says of its load, all its callers' together
+// (ORCA). No number is negative.
+type LoadReport struct {
+	// ApplicationUtilization is the part of its capacity that is used, as the
+	// application sees it. Zero: CPUUtilization, the part of its CPU, stands for
+	// it. Both may be above 1.
+	ApplicationUtilization, CPUUtilization float64
+	// RPS and EPS are the requests and the errors a second that it serves.
+	RPS, EPS float64
 }
 
 // OutcomeOf returns the outcome of work that ended with err: its gRPC status
@@ -100,7 +114,10 @@ func (p *Permit) report(o Outcome) *operation {
 	q := &op.outcome
 	q.PermitId, q.Code, q.Final = p.id, int32(o.Code), o.Final
 	q.Progress = progresses[min(int(o.Progress), len(progresses)-1)]
-	q.Pushback, q.Latency = nil, nil
+	q.Pushback, q.Latency, q.LoadReport = nil, nil, nil
+	if l := o.Load; l != (LoadReport{}) {
+		q.LoadReport = &outriggerv1.LoadReport{ApplicationUtilization: l.ApplicationUtilization, CpuUtilization: l.CPUUtilization, RpsFractional: l.RPS, Eps: l.EPS}
+	}
 	if o.Pushback != 0 {
 		q.Pushback = durationpb.New(max(o.Pushback, noMore))
 	}

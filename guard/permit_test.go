@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -28,6 +29,31 @@ func TestReportSaysWhatIsWrongWithIt(t *testing.T) {
 	}
 	if _, err := p.Report(h.context(), Outcome{}); status.Code(err) != codes.FailedPrecondition {
 		t.Error(err)
+	}
+}
+
+func TestAnOutcomeCarriesTheEndpointsLoad(t *testing.T) {
+	h := newHouse(t)
+	s := h.add("greeter", policy.Policy{LoadBalancing: balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true, ErrorUtilizationPenalty: 1}}}, "127.0.0.1:1")
+	client := h.client()
+	for _, o := range []Outcome{{Load: LoadReport{ApplicationUtilization: 0.25, CPUUtilization: 0.9, RPS: 100, EPS: 25}}, {}} {
+		p, err := client.Acquire(h.context(), Request{Service: "greeter"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Report(h.context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if w := s.ReportedWeight(s.Endpoints().Find("127.0.0.1:1"), time.Minute); w != 200 {
+			t.Errorf("weighs %v; want 200", w)
+		}
+	}
+	p, err := client.Acquire(h.context(), Request{Service: "greeter"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Report(h.context(), Outcome{Load: LoadReport{RPS: -1}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("got %v", err)
 	}
 }
 

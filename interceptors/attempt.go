@@ -133,7 +133,13 @@ func (a *attempt) heard(info balancer.DoneInfo) {
 	if len(info.Trailer) == 0 {
 		return
 	}
-	a.life.mu.Lock()
+	l := a.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	a.trailer = info.Trailer
-	a.life.mu.Unlock()
+	if a.core.Live() && l.call.WantsLoad() {
+		if r, ok := loadReport(info.Trailer); ok {
+			l.call.ReportLoad(&a.core, l.client.now(), r)
+		}
+	}
 }

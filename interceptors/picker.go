@@ -66,7 +66,13 @@ func (p *picker) pickForeign() (balancer.PickResult, error) {
 	e.Begin()
 	return balancer.PickResult{SubConn: c.sub, Done: func(info balancer.DoneInfo) {
 		// How long it took says nothing: it may be a stream.
-		e.End(p.client.now(), 0, status.Code(info.Err) == codes.Unavailable)
+		now := p.client.now()
+		e.End(now, 0, status.Code(info.Err) == codes.Unavailable)
+		if p.foreign.Reports() {
+			if r, ok := loadReport(info.Trailer); ok {
+				p.foreign.Report(e, now, r)
+			}
+		}
 	}}, nil
 }
 
@@ -131,6 +137,9 @@ func (a *attempt) found(sub balancer.SubConn) balancer.PickResult {
 	result := balancer.PickResult{SubConn: sub}
 	l := a.life
 	if !l.repeats {
+		if l.call.WantsLoad() {
+			result.Done = a.heard
+		}
 		return result
 	}
 	if a.number == 1 && l.alarm != nil {

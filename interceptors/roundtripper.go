@@ -167,6 +167,11 @@ func (x *exchange) judge(a *attempt) policy.Ending {
 		return x.judgeFailure(a)
 	}
 	h := a.response.Header
+	if x.call.WantsLoad() {
+		if r, ok := (policy.LoadReportHeaders{Binary: h.Get(policy.LoadReportBinary), Text: h.Get(policy.LoadReportText)}).Parse(); ok {
+			x.call.ReportLoad(&a.core, x.client.now(), r)
+		}
+	}
 	stream := a.response.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 	if stream {
 		x.call.MarkStream()

@@ -265,6 +265,13 @@ func (s *Service) Members() []*balancer.Endpoint {
 	return all
 }
 
+// ReportedWeight returns the weight that an endpoint's load reports give it now,
+// by the policy of methods without an override: requests a second at full use.
+// Zero: none counts, or the policy does not go by them.
+func (s *Service) ReportedWeight(e *balancer.Endpoint, now Instant) float64 {
+	return s.current.Load().service.picker.ReportedWeight(e, now)
+}
+
 // Reach returns a number that is another one whenever Members may be others,
 // though neither the endpoints nor the settings changed: another endpoint stands
 // in for a member of a subset that is not fit, or one that did so no longer does.

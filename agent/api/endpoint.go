@@ -16,23 +16,23 @@ import (
 
 // member is an endpoint and the service that has it.
 type member struct {
-	service string
+	service *policy.Service
 	*balancer.Endpoint
 }
 
 // key orders members by service and address.
-func (m member) key() string { return m.service + "\x00" + m.Address() }
+func (m member) key() string { return m.service.Name() + "\x00" + m.Address() }
 
 // endpointsOf returns the services' endpoints in the order of their keys.
 func endpointsOf(services []*policy.Service) []member {
 	var all []member
 	for _, s := range services {
 		for _, e := range s.Endpoints().All() {
-			all = append(all, member{s.Name(), e})
+			all = append(all, member{s, e})
 		}
 	}
 	slices.SortFunc(all, func(a, b member) int {
-		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.Address(), b.Address()))
+		return cmp.Or(cmp.Compare(a.service.Name(), b.service.Name()), cmp.Compare(a.Address(), b.Address()))
 	})
 	return all
 }
@@ -57,17 +57,18 @@ func (s *Server) showEndpoint(m member) *outriggerv1.Endpoint {
 		reason = s.agent.Note(m.Endpoint)
 	}
 	return &outriggerv1.Endpoint{
-		Service:  m.service,
-		Address:  m.Address(),
-		State:    endpointStates[condition],
-		Reason:   text(reason),
-		InFlight: m.InFlight(),
-		Calls:    m.Calls(),
-		Failures: m.Failures(),
-		Weight:   m.Spec().Weight,
-		Zone:     m.Spec().Zone,
-		Priority: m.Spec().Priority,
-		Since:    s.timestamp(since),
+		Service:        m.service.Name(),
+		Address:        m.Address(),
+		State:          endpointStates[condition],
+		Reason:         text(reason),
+		InFlight:       m.InFlight(),
+		Calls:          m.Calls(),
+		Failures:       m.Failures(),
+		Weight:         m.Spec().Weight,
+		Zone:           m.Spec().Zone,
+		Priority:       m.Spec().Priority,
+		Since:          s.timestamp(since),
+		ReportedWeight: m.service.ReportedWeight(m.Endpoint, s.now()),
 	}
 }
 
@@ -104,7 +105,7 @@ func (e *endpointService) setDraining(ctx context.Context, service, address stri
 	for _, m := range all {
 		if m.Address() == address {
 			m.SetDraining(on)
-			e.server.agent.Drained(m.service, address, on)
+			e.server.agent.Drained(m.service.Name(), address, on)
 			out = append(out, e.server.showEndpoint(m))
 		}
 	}

@@ -33,6 +33,18 @@ func TestEndpointsShowWhatTheyDid(t *testing.T) {
 	}
 }
 
+func TestEndpointsShowTheWeightThatTheyReport(t *testing.T) {
+	h := newHouse(t)
+	greeter := h.add("greeter", policy.Policy{LoadBalancing: byReports})
+	balancer.NewPicker(byReports).Report(greeter.Endpoints().Find(second), time.Since(h.origin), balancer.LoadReport{QPS: 50, CPUUtilization: 0.125})
+
+	list := must[*outriggerv1.ListEndpointsResponse](t)(h.endpoints().ListEndpoints(h.context(), &outriggerv1.ListEndpointsRequest{})).GetEndpoints()
+
+	if len(list) != 2 || list[0].GetReportedWeight() != 0 || list[1].GetReportedWeight() != 400 || list[1].GetWeight() != 1 {
+		t.Errorf("%v", list)
+	}
+}
+
 func TestADrainedEndpointGetsNoCalls(t *testing.T) {
 	// Given an address that two services have,
 	h := newHouse(t)

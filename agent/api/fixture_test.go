@@ -136,6 +136,9 @@ func reference(scope policy.Scope) policy.Policy {
 	return p
 }
 
+// byReports goes by endpoints' load reports, at once.
+var byReports = balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true, ErrorUtilizationPenalty: 1}}
+
 // add makes a service; without addresses it has first and second.
 func (h *house) add(name string, p policy.Policy, addresses ...string) *policy.Service {
 	return h.addWith(name, policy.Settings{Policy: p}, addresses...)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -252,6 +253,11 @@ func (p *permit) report(r *round, q *outriggerv1.ReportRequest, followed bool) {
 	ending := p.ending(r.now, q)
 	ending.Committed = q.GetFinal() || !followed
 	p.holder.note(p.serial, wasReported)
+	if l := q.GetLoadReport(); l != nil && p.call.WantsLoad() {
+		p.call.ReportLoad(&p.attempt, end, balancer.LoadReport{
+			QPS: l.GetRpsFractional(), EPS: l.GetEps(), ApplicationUtilization: l.GetApplicationUtilization(), CPUUtilization: l.GetCpuUtilization(),
+		})
+	}
 	verdict := p.call.Finish(&p.attempt, end, ending, rand.Uint64())
 	if verdict.Action != policy.Again {
 		p.end(r, ending.Result)

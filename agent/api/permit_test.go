@@ -477,6 +477,30 @@ func TestTheCallersMeasureCountsForBreakers(t *testing.T) {
 }
 
 // bounded lets n in at a time; as many may wait for 10 s.
+func TestAReportMayCarryTheEndpointsLoad(t *testing.T) {
+	d := newDesk(t)
+	s := d.house.add("greeter", policy.Policy{LoadBalancing: byReports}, first)
+	h := d.stream()
+	report := func(q *outriggerv1.ReportRequest) float64 {
+		q.PermitId = d.permit(h, 1, greet()).GetId()
+		d.report(h, q)
+		return s.ReportedWeight(s.Endpoints().Find(first), d.round.now)
+	}
+	if w := report(&outriggerv1.ReportRequest{}); w != 0 {
+		t.Errorf("nothing was said, and it weighs %v", w)
+	}
+	if w := report(&outriggerv1.ReportRequest{LoadReport: &outriggerv1.LoadReport{ApplicationUtilization: 0.5, CpuUtilization: 0.1, RpsFractional: 100}}); w != 200 {
+		t.Errorf("weighs %v; want 200", w)
+	}
+	if w := report(&outriggerv1.ReportRequest{Code: 14, LoadReport: &outriggerv1.LoadReport{CpuUtilization: 0.25, RpsFractional: 100, Eps: 25}}); w != 200 {
+		t.Errorf("weighs %v with errors; want 200", w)
+	}
+	d.permit(h, 2, greet())
+	if a := d.report(h, &outriggerv1.ReportRequest{PermitId: make([]byte, 16), LoadReport: &outriggerv1.LoadReport{Eps: -1}}); !strings.Contains(a.GetRefusal().GetMessage(), "load_report: want numbers from 0 on") {
+		t.Errorf("%v", a)
+	}
+}
+
 func bounded(n int) policy.Policy {
 	return policy.Policy{Concurrency: policy.ConcurrencyPolicy{MaxInFlight: n, MaxQueue: 100, QueueTimeout: 10 * time.Second}}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -78,6 +79,13 @@ func checkReport(q *outriggerv1.ReportRequest) string {
 	}
 	if d := q.GetLatency(); d != nil && !between(d, 0, maxShortTime) {
 		return "latency: want from 0s to 1h"
+	}
+	if l := q.GetLoadReport(); l != nil {
+		for _, v := range [...]float64{l.GetApplicationUtilization(), l.GetCpuUtilization(), l.GetRpsFractional(), l.GetEps()} {
+			if !(v >= 0) || math.IsInf(v, 1) {
+				return "load_report: want numbers from 0 on"
+			}
+		}
 	}
 	return ""
 }

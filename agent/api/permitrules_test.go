@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -50,6 +51,12 @@ func TestGuardHasTheRulesOfTheProto(t *testing.T) {
 				PermitId: make([]byte, 16), Code: rapid.Int32Range(-1, 18).Draw(t, "code"),
 				Progress: outriggerv1.Progress(rapid.Int32Range(-1, 5).Draw(t, "progress")),
 				Pushback: someDuration(t, "pushback"), Latency: someDuration(t, "latency"), Final: rapid.Bool().Draw(t, "final"),
+			}
+			if rapid.Bool().Draw(t, "load") {
+				number := rapid.SampledFrom([]float64{0, 0.5, 1e300, -1e-9, math.NaN(), math.Inf(1), math.Inf(-1)})
+				q.LoadReport = &outriggerv1.LoadReport{
+					ApplicationUtilization: number.Draw(t, "application"), CpuUtilization: number.Draw(t, "cpu"), RpsFractional: number.Draw(t, "rps"), Eps: number.Draw(t, "eps"),
+				}
 			}
 			if err, wrong := (rules{}).Validate(q), checkReport(q); (err != nil) != (wrong != "") {
 				t.Fatalf("the proto says %v, Guard says %q", err, wrong)

@@ -37,6 +37,8 @@ func (f *file) loadBalancing(m *configv1.LoadBalancing) balancer.Options {
 		o.SlowStart = duration(m.GetSlowStart(), 0)
 	}
 	switch o.Policy {
+	case balancer.WeightedRoundRobin:
+		o.LoadReports = loadReports(m.GetLoadReports())
 	case balancer.LeastRequest:
 		o.Choices = int(m.GetChoices())
 	case balancer.PeakEWMA:
@@ -47,6 +49,20 @@ func (f *file) loadBalancing(m *configv1.LoadBalancing) balancer.Options {
 		o.TableSize = int(m.GetTableSize())
 	}
 	return o
+}
+
+// loadReports makes plain options of a block. None written: off.
+func loadReports(m *configv1.LoadReports) balancer.LoadReports {
+	if m == nil {
+		return balancer.LoadReports{}
+	}
+	return balancer.LoadReports{
+		On:                      true,
+		BlackoutPeriod:          duration(m.GetBlackoutPeriod(), balancer.DefaultBlackoutPeriod),
+		WeightExpirationPeriod:  duration(m.GetWeightExpirationPeriod(), balancer.DefaultWeightExpirationPeriod),
+		WeightUpdatePeriod:      duration(m.GetWeightUpdatePeriod(), balancer.DefaultWeightUpdatePeriod),
+		ErrorUtilizationPenalty: or(m.ErrorUtilizationPenalty, balancer.DefaultErrorUtilizationPenalty),
+	}
 }
 
 // checkLoadBalancing refuses what one level writes (own) and what would change
@@ -65,6 +81,7 @@ func (f *file) checkLoadBalancing(l level, own, whole *configv1.LoadBalancing, o
 		{"ring_size", own.RingSize != nil, o.Policy == balancer.RingHash, "RING_HASH"},
 		{"table_size", own.TableSize != nil, o.Policy == balancer.Maglev, "MAGLEV"},
 		{"bounded_load", own.BoundedLoad != nil, o.Policy == balancer.RingHash, "RING_HASH"},
+		{"load_reports", own.GetLoadReports() != nil, o.Policy == balancer.WeightedRoundRobin, "WEIGHTED_ROUND_ROBIN"},
 	} {
 		if of.written && !of.holds {
 			f.refuseTogether(path+"."+of.field, "does nothing for %s; it is for %s", o.Policy, of.want)

@@ -12,9 +12,13 @@ func TestALoadBalancingBlockTakesTheDefaults(t *testing.T) {
 	for text, want := range map[string]balancer.Options{
 		"":                   {PanicThreshold: 0.5},
 		"load_balancing: {}": {PanicThreshold: 0.5},
-		"load_balancing: {panic_threshold: 0, subset: 0}":                                       {},
-		"load_balancing: {policy: ROUND_ROBIN, slow_start: 30s}":                                {Policy: balancer.RoundRobin, PanicThreshold: 0.5, SlowStart: 30 * time.Second},
-		"load_balancing: {policy: WEIGHTED_ROUND_ROBIN, subset: 20}":                            {Policy: balancer.WeightedRoundRobin, PanicThreshold: 0.5, Subset: 20},
+		"load_balancing: {panic_threshold: 0, subset: 0}":            {},
+		"load_balancing: {policy: ROUND_ROBIN, slow_start: 30s}":     {Policy: balancer.RoundRobin, PanicThreshold: 0.5, SlowStart: 30 * time.Second},
+		"load_balancing: {policy: WEIGHTED_ROUND_ROBIN, subset: 20}": {Policy: balancer.WeightedRoundRobin, PanicThreshold: 0.5, Subset: 20},
+		"load_balancing: {policy: WEIGHTED_ROUND_ROBIN, load_reports: {}}": {Policy: balancer.WeightedRoundRobin, PanicThreshold: 0.5, LoadReports: balancer.LoadReports{
+			On: true, BlackoutPeriod: 10 * time.Second, WeightExpirationPeriod: 3 * time.Minute, WeightUpdatePeriod: time.Second, ErrorUtilizationPenalty: 1}},
+		"load_balancing: {policy: WEIGHTED_ROUND_ROBIN, load_reports: {blackout_period: 0s, weight_expiration_period: 1m, weight_update_period: 250ms, error_utilization_penalty: 0}}": {
+			Policy: balancer.WeightedRoundRobin, PanicThreshold: 0.5, LoadReports: balancer.LoadReports{On: true, WeightExpirationPeriod: time.Minute, WeightUpdatePeriod: 250 * time.Millisecond}},
 		"load_balancing: {policy: RANDOM, zone_aware: true, min_zone_percent: 70}":              {Policy: balancer.Random, PanicThreshold: 0.5, ZoneAware: true, Zone: "a", MinZonePercent: 70},
 		"load_balancing: {policy: LEAST_REQUEST, choices: 3}":                                   {PanicThreshold: 0.5, Choices: 3},
 		"load_balancing: {policy: PEAK_EWMA, choices: 4, decay: 5s, slow_start: 1m}":            {Policy: balancer.PeakEWMA, PanicThreshold: 0.5, Choices: 4, Decay: 5 * time.Second, SlowStart: time.Minute},
@@ -42,6 +46,24 @@ func TestWhatBelongsToAnAlgorithmIsNotInheritedByAnother(t *testing.T) {
 	got := overridden(t, "load_balancing: {choices: 3, slow_start: 5s}", "", "load_balancing: {policy: RING_HASH}").LoadBalancing
 
 	if want := (balancer.Options{Policy: balancer.RingHash, PanicThreshold: 0.5}); got != want {
+		t.Errorf("\ngot  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestLoadReportsAreInheritedFieldByField(t *testing.T) {
+	got := overridden(t, "load_balancing: {policy: WEIGHTED_ROUND_ROBIN, load_reports: {}}", "load_balancing: {load_reports: {blackout_period: 5s}}",
+		"load_balancing: {load_reports: {error_utilization_penalty: 2}}").LoadBalancing.LoadReports
+
+	want := balancer.LoadReports{On: true, BlackoutPeriod: 5 * time.Second, WeightExpirationPeriod: 3 * time.Minute, WeightUpdatePeriod: time.Second, ErrorUtilizationPenalty: 2}
+	if got != want {
+		t.Errorf("\ngot  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestLoadReportsAreNotInheritedByAnotherAlgorithm(t *testing.T) {
+	got := overridden(t, "load_balancing: {policy: WEIGHTED_ROUND_ROBIN, load_reports: {}}", "load_balancing: {policy: ROUND_ROBIN}", "").LoadBalancing
+
+	if want := (balancer.Options{Policy: balancer.RoundRobin, PanicThreshold: 0.5}); got != want {
 		t.Errorf("\ngot  %+v\nwant %+v", got, want)
 	}
 }

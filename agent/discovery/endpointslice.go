@@ -9,8 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/outrigger-rpc/outrigger/balancer"
@@ -23,11 +22,11 @@ func endpointsOf(objects []any, port string, weight func(pod string) uint32) (se
 	wrong := make(map[string]bool)
 	waiting := 0
 	for _, object := range objects {
-		s, ok := object.(*discoveryv1.EndpointSlice)
+		s, ok := object.(*endpointSlice)
 		if !ok {
 			continue
 		}
-		if s.AddressType == discoveryv1.AddressTypeFQDN {
+		if s.AddressType == addressTypeFQDN {
 			wrong["EndpointSlice "+s.Name+" has names instead of addresses"] = true
 			continue
 		}
@@ -43,7 +42,7 @@ func endpointsOf(objects []any, port string, weight func(pod string) uint32) (se
 				continue
 			}
 			spec := balancer.Spec{Weight: 1, Zone: zoneOf(e)}
-			if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
+			if e.TargetRef != nil && e.TargetRef.Kind == targetPod {
 				spec.Weight = weight(e.TargetRef.Name)
 			}
 			for _, address := range e.Addresses {
@@ -76,7 +75,7 @@ func fitness(e Endpoint) int {
 // conditionsOf says whether an endpoint takes calls, and whether it finishes
 // those that it has. Conditions that are not written mean ready, and serving as
 // long as it is ready.
-func conditionsOf(c discoveryv1.EndpointConditions) (ready, terminating bool) {
+func conditionsOf(c sliceConditions) (ready, terminating bool) {
 	ready = c.Ready == nil || *c.Ready
 	serving := ready
 	if c.Serving != nil {
@@ -90,7 +89,7 @@ func conditionsOf(c discoveryv1.EndpointConditions) (ready, terminating bool) {
 
 // zoneOf is the zone whose callers an endpoint is for: the hint's, where the
 // control plane names one, else where it runs.
-func zoneOf(e discoveryv1.Endpoint) string {
+func zoneOf(e sliceEndpoint) string {
 	if e.Hints != nil && len(e.Hints.ForZones) == 1 {
 		return e.Hints.ForZones[0].Name
 	}
@@ -101,10 +100,10 @@ func zoneOf(e discoveryv1.Endpoint) string {
 }
 
 // portOf finds the port that is wanted by name or number; empty: the only one.
-func portOf(ports []discoveryv1.EndpointPort, want string) (number, wrong string) {
+func portOf(ports []slicePort, want string) (number, wrong string) {
 	var known []string
 	for _, p := range ports {
-		if p.Port == nil || p.Protocol != nil && *p.Protocol != corev1.ProtocolTCP {
+		if p.Port == nil || p.Protocol != nil && *p.Protocol != protocolTCP {
 			continue
 		}
 		number := strconv.Itoa(int(*p.Port))
@@ -139,7 +138,7 @@ func portOf(ports []discoveryv1.EndpointPort, want string) (number, wrong string
 func weightOf(pods cache.Store, namespace, name string) uint32 {
 	const most = 1000000
 	object, ok, err := pods.GetByKey(namespace + "/" + name)
-	if pod, is := object.(*corev1.Pod); err == nil && ok && is {
+	if pod, is := object.(*metav1.PartialObjectMetadata); err == nil && ok && is {
 		if n, err := strconv.ParseUint(pod.Annotations[WeightAnnotation], 10, 32); err == nil && n >= 1 && n <= most {
 			return uint32(n)
 		}

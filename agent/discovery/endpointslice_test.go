@@ -23,13 +23,16 @@ func podEndpoint(address string, conditions map[string]bool) discoveryv1.Endpoin
 	return e
 }
 
-func slice(name string, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{
+// slice is one as it comes from the API server.
+func slice(t testing.TB, name string, endpoints ...discoveryv1.Endpoint) *endpointSlice {
+	t.Helper()
+	return received[*endpointSlice](t, &discoveryv1.EndpointSlice{
+		TypeMeta:    sliceType,
 		ObjectMeta:  metav1.ObjectMeta{Name: name, Namespace: "shop", Labels: map[string]string{discoveryv1.LabelServiceName: "greeter"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr("grpc"), Port: ptr(int32(50051)), Protocol: ptr(corev1.ProtocolTCP)}},
 		Endpoints:   endpoints,
-	}
+	})
 }
 
 func even(string) uint32 { return 1 }
@@ -50,7 +53,7 @@ func TestConditionsOfAnEndpoint(t *testing.T) {
 		// goes still wants no new calls.
 		"ready and terminating": {map[string]bool{"ready": true, "serving": true, "terminating": true}, "drains"},
 	} {
-		set, _ := endpointsOf([]any{slice("s", podEndpoint("10.0.0.1", test.conditions))}, "", even)
+		set, _ := endpointsOf([]any{slice(t, "s", podEndpoint("10.0.0.1", test.conditions))}, "", even)
 		got := "nothing"
 		if len(set) == 1 && set[0].Terminating {
 			got = "drains"
@@ -81,7 +84,8 @@ func TestPortsAreFoundByNameAndNumber(t *testing.T) {
 		"UDP alone":           {[]discoveryv1.EndpointPort{udp}, "", "", "the service has no TCP port"},
 		"all ports, a number": {nil, "8080", "8080", ""},
 	} {
-		if number, wrong := portOf(test.ports, test.want); number != test.number || wrong != test.wrong {
+		s := received[*endpointSlice](t, &discoveryv1.EndpointSlice{TypeMeta: sliceType, Ports: test.ports})
+		if number, wrong := portOf(s.Ports, test.want); number != test.number || wrong != test.wrong {
 			t.Errorf("%s: %q, %q", name, number, wrong)
 		}
 	}
@@ -95,10 +99,10 @@ func TestSlicesMakeOneSet(t *testing.T) {
 	both := podEndpoint("10.0.0.3", nil)
 	both.Zone, both.Hints = ptr("c"), &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "a"}, {Name: "b"}}}
 	moving := podEndpoint("10.0.0.1", map[string]bool{"ready": false, "serving": true, "terminating": true})
-	six := slice("six", podEndpoint("fd00::1", nil))
-	six.AddressType = discoveryv1.AddressTypeIPv6
+	six := slice(t, "six", podEndpoint("fd00::1", nil))
+	six.AddressType = string(discoveryv1.AddressTypeIPv6)
 
-	set, note := endpointsOf([]any{slice("old", moving), slice("new", here, hinted, both), six}, "grpc", func(pod string) uint32 {
+	set, note := endpointsOf([]any{slice(t, "old", moving), slice(t, "new", here, hinted, both), six}, "grpc", func(pod string) uint32 {
 		if pod == "pod-10.0.0.2" {
 			return 7
 		}
@@ -116,11 +120,11 @@ func TestSlicesMakeOneSet(t *testing.T) {
 }
 
 func TestWhyThereAreNone(t *testing.T) {
-	names := slice("names")
-	names.AddressType = discoveryv1.AddressTypeFQDN
+	names := slice(t, "names")
+	names.AddressType = string(discoveryv1.AddressTypeFQDN)
 	for want, objects := range map[string][]any{
 		"the service is not there, or has no endpoints":      nil,
-		"1 endpoints and none is ready":                      {slice("s", podEndpoint("10.0.0.1", map[string]bool{"ready": false}))},
+		"1 endpoints and none is ready":                      {slice(t, "s", podEndpoint("10.0.0.1", map[string]bool{"ready": false}))},
 		"EndpointSlice names has names instead of addresses": {names},
 	} {
 		if set, note := endpointsOf(objects, "", even); len(set) > 0 || note != want {

@@ -10,13 +10,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -43,8 +40,8 @@ type KubernetesOptions struct {
 	Service string
 	// Port is the name or the number of its port. Empty: its only one.
 	Port string
-	// Weights: pods' WeightAnnotation counts. The namespace's pods are watched
-	// too.
+	// Weights: pods' WeightAnnotation counts. The metadata of the
+	// namespace's pods is watched too.
 	Weights bool
 	// Kubeconfig is a file that says how to reach the API server. Empty: the
 	// pod's service account.
@@ -105,14 +102,14 @@ func (k *kubernetes) Run(ctx context.Context, sink Sink) error {
 	w := &watching{sink: sink, changed: make(chan struct{}, 1), failing: make(map[string]error)}
 	// What client-go has to say, the sink is told.
 	ctx = klog.NewContext(ctx, logr.Discard())
-	slices, err := w.informer("EndpointSlices", c.slices, &discoveryv1.EndpointSlice{})
+	slices, err := w.informer("EndpointSlices", c.slices, &endpointSlice{})
 	if err != nil {
 		return err
 	}
 	informers := []cache.SharedInformer{slices}
 	var pods cache.SharedInformer
 	if c.pods != nil {
-		if pods, err = w.informer("pods", c.pods, &corev1.Pod{}); err != nil {
+		if pods, err = w.informer("pods", c.pods, &metav1.PartialObjectMetadata{}); err != nil {
 			return err
 		}
 		informers = append(informers, pods)
@@ -163,25 +160,24 @@ func connectKubernetes(o KubernetesOptions) (connection, error) {
 	if o.Namespace != "" {
 		namespace = o.Namespace
 	}
-	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
-	if err := errors.Join(discoveryv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
-		return connection{}, err
-	}
-	client := func(gv schema.GroupVersion, path string) (*rest.RESTClient, error) {
-		c := rest.CopyConfig(config)
-		c.GroupVersion, c.APIPath, c.NegotiatedSerializer = &gv, path, serializer.NewCodecFactory(scheme).WithoutConversion()
-		c.UserAgent = "outrigger"
-		return rest.RESTClientFor(c)
-	}
-	slices, err := client(discoveryv1.SchemeGroupVersion, "/apis")
+	codecs, err := kubernetesCodecs()
 	if err != nil {
 		return connection{}, err
 	}
-	of := labels.Set{discoveryv1.LabelServiceName: o.Service}.String()
+	client := func(gv schema.GroupVersion, path, accept string) (*rest.RESTClient, error) {
+		c := rest.CopyConfig(config)
+		c.GroupVersion, c.APIPath, c.NegotiatedSerializer, c.AcceptContentTypes = &gv, path, codecs, accept
+		c.UserAgent = "outrigger"
+		return rest.RESTClientFor(c)
+	}
+	slices, err := client(slicesVersion, "/apis", runtime.ContentTypeJSON)
+	if err != nil {
+		return connection{}, err
+	}
+	of := labels.Set{serviceNameLabel: o.Service}.String()
 	c := connection{namespace: namespace, slices: cache.NewFilteredListWatchFromClient(slices, "endpointslices", namespace, func(l *metav1.ListOptions) { l.LabelSelector = of })}
 	if o.Weights {
-		pods, err := client(corev1.SchemeGroupVersion, "/api")
+		pods, err := client(podsVersion, "/api", podMetadata)
 		if err != nil {
 			return connection{}, err
 		}
@@ -277,12 +273,12 @@ func (w *watching) informer(what string, source cache.ListerWatcher, object runt
 	return i, errors.Join(err, i.SetTransform(spare), i.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}))
 }
 
-// spare drops what no endpoint is made from: a namespace's pods are big.
+// spare drops what no endpoint is made from: a namespace's pods are many.
 func spare(object any) (any, error) {
 	switch o := object.(type) {
-	case *corev1.Pod:
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: o.ResourceVersion, Annotations: map[string]string{WeightAnnotation: o.Annotations[WeightAnnotation]}}}, nil
-	case *discoveryv1.EndpointSlice:
+	case *metav1.PartialObjectMetadata:
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: o.ResourceVersion, Annotations: map[string]string{WeightAnnotation: o.Annotations[WeightAnnotation]}}}, nil
+	case *endpointSlice:
 		o.ManagedFields = nil
 	}
 	return object, nil

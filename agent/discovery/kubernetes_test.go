@@ -2,12 +2,20 @@ package discovery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -57,13 +65,13 @@ func newAPIServer(t *testing.T) *apiServer {
 }
 
 // watched runs a feed of the fakes.
-func watched(t *testing.T, slices, pods *apiServer, o KubernetesOptions) (*Feed, *delivered) {
+func watched(t *testing.T, endpoints, pods *apiServer, o KubernetesOptions) (*Feed, *delivered) {
 	t.Helper()
 	o.Service = "greeter"
 	got := &delivered{}
 	f := NewFeed(FeedOptions{
 		Source: &kubernetes{o, func(KubernetesOptions) (connection, error) {
-			c := connection{namespace: "shop", slices: slices}
+			c := connection{namespace: "shop", slices: endpoints}
 			if pods != nil {
 				c.pods = pods
 			}
@@ -80,18 +88,18 @@ var _ cache.ListerWatcher = (*apiServer)(nil)
 
 func TestEndpointSlicesAreFollowed(t *testing.T) {
 	api := newAPIServer(t)
-	api.Add(slice("s", podEndpoint("10.0.0.1", nil)))
+	api.Add(slice(t, "s", podEndpoint("10.0.0.1", nil)))
 	f, got := watched(t, api, nil, KubernetesOptions{Namespace: "shop", Port: "grpc"})
 	eventually(t, "the first", got.have("10.0.0.1:50051"))
 
-	api.Modify(slice("s", podEndpoint("10.0.0.1", nil), podEndpoint("10.0.0.2", nil)))
-	api.Add(slice("s2", podEndpoint("10.0.0.3", nil)))
+	api.Modify(slice(t, "s", podEndpoint("10.0.0.1", nil), podEndpoint("10.0.0.2", nil)))
+	api.Add(slice(t, "s2", podEndpoint("10.0.0.3", nil)))
 	eventually(t, "three in two slices", got.have("10.0.0.1:50051", "10.0.0.2:50051", "10.0.0.3:50051"))
 
-	api.Delete(slice("s2"))
+	api.Delete(slice(t, "s2"))
 	eventually(t, "a slice is gone", got.have("10.0.0.1:50051", "10.0.0.2:50051"))
 
-	api.Modify(slice("s", podEndpoint("10.0.0.1", map[string]bool{"ready": false, "serving": true, "terminating": true}), podEndpoint("10.0.0.2", nil)))
+	api.Modify(slice(t, "s", podEndpoint("10.0.0.1", map[string]bool{"ready": false, "serving": true, "terminating": true}), podEndpoint("10.0.0.2", nil)))
 	eventually(t, "one drains", func() bool {
 		sets := got.all()
 		last := sets[len(sets)-1].Endpoints
@@ -113,7 +121,7 @@ func TestAServiceThatIsNotThere(t *testing.T) {
 
 func TestAnAPIServerThatIsGoneLeavesTheLastSet(t *testing.T) {
 	api := newAPIServer(t)
-	api.Add(slice("s", podEndpoint("10.0.0.1", nil)))
+	api.Add(slice(t, "s", podEndpoint("10.0.0.1", nil)))
 	f, got := watched(t, api, nil, KubernetesOptions{})
 	eventually(t, "the first", got.have("10.0.0.1:50051"))
 
@@ -125,16 +133,16 @@ func TestAnAPIServerThatIsGoneLeavesTheLastSet(t *testing.T) {
 
 	api.down.Store(false) // with what it had: no event comes
 	eventually(t, "recovery", func() bool { s := f.Status(); return !s.Stale && s.Problem == "" })
-	api.Modify(slice("s", podEndpoint("10.0.0.9", nil)))
+	api.Modify(slice(t, "s", podEndpoint("10.0.0.9", nil)))
 	eventually(t, "a change", got.have("10.0.0.9:50051"))
 }
 
 func TestWeightsComeFromPods(t *testing.T) {
 	api, pods := newAPIServer(t), newAPIServer(t)
-	pod := func(weight string) *corev1.Pod {
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod-10.0.0.1", Namespace: "shop", Annotations: map[string]string{WeightAnnotation: weight, "more": "words"}}, Spec: corev1.PodSpec{NodeName: "n"}}
+	pod := func(weight string) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "pod-10.0.0.1", Namespace: "shop", Annotations: map[string]string{WeightAnnotation: weight, "more": "words"}}}
 	}
-	api.Add(slice("s", podEndpoint("10.0.0.1", nil)))
+	api.Add(slice(t, "s", podEndpoint("10.0.0.1", nil)))
 	pods.Add(pod("5"))
 	_, got := watched(t, api, pods, KubernetesOptions{Weights: true})
 	weight := func(want uint32) func() bool {
@@ -160,5 +168,73 @@ func TestOutsideOfAClusterItSaysSo(t *testing.T) {
 	err = NewKubernetes(KubernetesOptions{Service: "greeter", Kubeconfig: "/nowhere/k.conf"}).Run(context.Background(), NewFeed(FeedOptions{}))
 	if err == nil || !strings.Contains(err.Error(), "/nowhere/k.conf") {
 		t.Fatal(err)
+	}
+}
+
+// One API server over HTTP: what is asked of it, and that its answers, written
+// with k8s.io/api's types, make the set.
+func TestWhatIsAskedOfTheAPIServer(t *testing.T) {
+	type request struct{ accept, selector string }
+	asked := make(chan map[string]request, 2)
+	// event is one of a stream of the first objects; the last of it says that
+	// those are all.
+	event := func(kind watch.EventType, object any) []byte {
+		data, err := json.Marshal(map[string]any{"type": kind, "object": object})
+		if err != nil {
+			t.Error(err)
+		}
+		return append(data, '\n')
+	}
+	all := map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	podType := metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"}
+	stream := map[string][]byte{
+		"/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices": slices.Concat(
+			event(watch.Added, &discoveryv1.EndpointSlice{TypeMeta: sliceType, ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "shop", ResourceVersion: "3"}, AddressType: discoveryv1.AddressTypeIPv4,
+				Endpoints: []discoveryv1.Endpoint{podEndpoint("10.0.0.1", nil)}, Ports: []discoveryv1.EndpointPort{{Port: ptr(int32(50051))}}}),
+			event(watch.Bookmark, &discoveryv1.EndpointSlice{TypeMeta: sliceType, ObjectMeta: metav1.ObjectMeta{ResourceVersion: "4", Annotations: all}})),
+		"/api/v1/namespaces/shop/pods": slices.Concat(
+			event(watch.Added, &metav1.PartialObjectMetadata{TypeMeta: podType, ObjectMeta: metav1.ObjectMeta{Name: "pod-10.0.0.1", Namespace: "shop", ResourceVersion: "3", Annotations: map[string]string{WeightAnnotation: "5"}}}),
+			event(watch.Bookmark, &metav1.PartialObjectMetadata{TypeMeta: podType, ObjectMeta: metav1.ObjectMeta{ResourceVersion: "4", Annotations: all}})),
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		events, ok := stream[r.URL.Path]
+		if !ok || r.URL.Query().Get("watch") != "true" || r.URL.Query().Get("sendInitialEvents") != "true" {
+			t.Errorf("%s %s", r.Method, r.URL)
+			http.NotFound(w, r)
+			return
+		}
+		select {
+		case asked <- map[string]request{r.URL.Path: {r.Header.Get("Accept"), r.URL.Query().Get("labelSelector")}}:
+		default: // a watch that begins anew
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(events)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	kubeconfig := filepath.Join(t.TempDir(), "k.conf")
+	written := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: %q}}]\ncontexts: [{name: c, context: {cluster: c, namespace: shop}}]\ncurrent-context: c\n", server.URL)
+	if err := os.WriteFile(kubeconfig, []byte(written), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := &delivered{}
+	f := NewFeed(FeedOptions{Source: NewKubernetes(KubernetesOptions{Service: "greeter", Weights: true, Kubeconfig: kubeconfig}), Deliver: got.deliver, Coalesce: ms})
+
+	f.Start()
+	t.Cleanup(f.Stop)
+
+	eventually(t, "the endpoint with its pod's weight", func() bool {
+		sets := got.all()
+		return len(sets) > 0 && len(sets[0].Endpoints) == 1 && sets[0].Endpoints[0].Address == "10.0.0.1:50051" && sets[0].Endpoints[0].Weight == 5
+	})
+	requests := <-asked
+	maps.Copy(requests, <-asked)
+	want := map[string]request{
+		"/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices": {"application/json", "kubernetes.io/service-name=greeter"},
+		"/api/v1/namespaces/shop/pods":                             {"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", ""},
+	}
+	if !maps.Equal(requests, want) {
+		t.Errorf("%v", requests)
 	}
 }

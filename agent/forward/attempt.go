@@ -119,6 +119,7 @@ func (x *exchange) heard(a *attempt) (*http.Response, error) {
 		return nil, x.broke(a, a.err)
 	}
 	now := x.server.now()
+	x.loadReported(a, now)
 	result := policy.Result{Code: x.call.Method().Policy().HTTP.Code(a.res.StatusCode)}
 	ending := policy.Ending{Result: result, Pushback: policy.ParseRetryAfter(a.res.Header.Get("Retry-After"))}
 	ending.Committed = !x.body.hold() || !x.repeatable
@@ -132,6 +133,18 @@ func (x *exchange) heard(a *attempt) (*http.Response, error) {
 	x.forget(a, result, "")
 	x.drain(a)
 	return nil, x.goOn(now, verdict)
+}
+
+// loadReported takes what the endpoint reports of its load in the answer's
+// headers, where calls are balanced by that. They go on to the app as they are.
+func (x *exchange) loadReported(a *attempt, now policy.Instant) {
+	if !x.call.WantsLoad() {
+		return
+	}
+	h := policy.LoadReportHeaders{Binary: a.res.Header.Get(policy.LoadReportBinary), Text: a.res.Header.Get(policy.LoadReportText)}
+	if r, ok := h.Parse(); ok {
+		x.call.ReportLoad(&a.policy, now, r)
+	}
 }
 
 // drained bounds what is read of an answer that is not passed on, so that its

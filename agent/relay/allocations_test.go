@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"net"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/breaker"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
@@ -82,7 +84,8 @@ func allocationsPerCall(t *testing.T, p policy.Policy) float64 {
 		makeAnswer := func() []byte {
 			b := appendHeaderBlock(nil, 1, block(":status", "200", "content-type", "application/grpc"), false, minMaxFrameSize)
 			b = append(appendFrameHeader(b, 5, frameData, 0, 1), 0, 0, 0, 0, 0)
-			return appendHeaderBlock(b, 1, block("grpc-status", "0"), true, minMaxFrameSize)
+			load := base64.RawStdEncoding.EncodeToString([]byte(orca(0.5)))
+			return appendHeaderBlock(b, 1, block("grpc-status", "0", "endpoint-load-metrics-bin", load), true, minMaxFrameSize)
 		}
 		answer, repeated := makeAnswer(), makeAnswer()
 		ack, credit, received := appendSettingsAck(nil), make([]byte, 0, 64), 0
@@ -170,10 +173,11 @@ func everyPolicy() policy.Policy {
 		Hedge: policy.HedgePolicy{Delay: 500 * time.Millisecond, DelayQuantile: 0.999, MaxAttempts: 2},
 		Breaker: policy.BreakerPolicy{Scope: policy.ScopeEndpoint, Options: breaker.Options{
 			ConsecutiveFailures: 5, FailureRate: 0.5, MinimumCalls: 20, SlowRate: 0.8, SlowerThan: time.Second, HalfOpenProbes: 1}},
-		Concurrency: policy.ConcurrencyPolicy{Adaptive: true, MaxQueue: 128},
-		RateLimit:   policy.RateLimitPolicy{PerSecond: 1e6, PerMethod: true, KeyHeader: "user-agent"},
-		Throttle:    policy.ThrottlePolicy{Ratio: 2},
-		Fallback:    policy.FallbackPolicy{Enabled: true},
+		Concurrency:   policy.ConcurrencyPolicy{Adaptive: true, MaxQueue: 128},
+		RateLimit:     policy.RateLimitPolicy{PerSecond: 1e6, PerMethod: true, KeyHeader: "user-agent"},
+		Throttle:      policy.ThrottlePolicy{Ratio: 2},
+		Fallback:      policy.FallbackPolicy{Enabled: true},
+		LoadBalancing: balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true}},
 	}
 }
 

@@ -30,6 +30,7 @@ func (c *call) response(b *batch, l *leg, list *fieldList, end bool) {
 		c.broke(b, a, why)
 		return
 	}
+	c.loadReported(b, a, &res)
 	answered := c.winner == a
 	switch {
 	case a.head != nil && res.status == 0 && end:
@@ -50,6 +51,17 @@ func (c *call) response(b *batch, l *leg, list *fieldList, end bool) {
 		c.writeDown(b, list.fields, false)
 	default:
 		c.startAnswer(b, a, &res, list.fields, end)
+	}
+}
+
+// loadReported takes what the endpoint reports of its load in headers or
+// trailers, where calls are balanced by that. They go on to the app as they are.
+func (c *call) loadReported(b *batch, a *attempt, res *response) {
+	if res.load == (policy.LoadReportHeaders{}) || !c.policy.WantsLoad() {
+		return
+	}
+	if r, ok := res.load.Parse(); ok {
+		c.policy.ReportLoad(&a.policy, b.now, r)
 	}
 }
 

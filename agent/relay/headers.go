@@ -273,6 +273,7 @@ type response struct {
 	message string
 	// What the upstream says of trying again, as it stands there.
 	pushbackMillis, retryAfter, details string
+	load                                policy.LoadReportHeaders
 }
 
 // pushback returns what the upstream says of trying again. Read only of
@@ -314,6 +315,16 @@ func (r *response) parse(list *fieldList) (malformed string) {
 			r.retryAfter = f.Value
 		case f.Name == "grpc-status-details-bin":
 			r.details = f.Value
+		case f.Name == policy.LoadReportBinary, f.Name == policy.LoadReportText:
+			if why := malformedField(f); why != "" {
+				return why
+			}
+			if f.Name == policy.LoadReportBinary {
+				r.load.Binary = f.Value
+			} else {
+				r.load.Text = f.Value
+			}
+			f.Sensitive = true // it differs by call: encoded so that it pushes nothing out of the app's table
 		case connectionHeader(f.Name):
 			continue
 		default:

@@ -16,6 +16,7 @@ func fullSource(t *testing.T) Source {
 	t.Helper()
 	p := policy.Default()
 	p.Breaker.Options.ConsecutiveFailures = 1
+	p.LoadBalancing = balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true}}
 	transitions := &Transitions{}
 	service := policy.NewService("greeter", policy.Settings{Policy: p}, func(k breaker.Key, tr breaker.Transition) {
 		transitions.Count(k.Service, tr.From.String(), tr.To.String())
@@ -34,6 +35,7 @@ func fullSource(t *testing.T) Source {
 			if refusal := c.Pick(now, 1, &a); refusal != nil {
 				t.Fatal(refusal)
 			}
+			c.ReportLoad(&a, now, balancer.LoadReport{QPS: 100, CPUUtilization: 0.5})
 			c.Settle(&a, now+time.Millisecond, r, 1)
 		}
 		c.End(now+time.Millisecond, results[len(results)-1], 1)

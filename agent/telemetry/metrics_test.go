@@ -122,6 +122,14 @@ func TestRelayTransitionsAndProcess(t *testing.T) {
 	}
 }
 
+func TestReportedWeights(t *testing.T) {
+	_, families := scrape(t, newPrometheus(t, fullSource(t)))
+	m := series(t, families, "outrigger_endpoint_reported_weight_per_second", map[string]string{"outrigger_service": "greeter", "outrigger_endpoint": "127.0.0.1:1"})
+	if got := m.GetGauge().GetValue(); got != 200 {
+		t.Errorf("%v, want 200", got)
+	}
+}
+
 func TestPrometheusFindsNothingToComplainOf(t *testing.T) {
 	text, _ := scrape(t, newPrometheus(t, fullSource(t)))
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
@@ -143,7 +151,7 @@ func TestEveryInstrumentIsReported(t *testing.T) {
 	// Then OTLP carries each instrument of names.go under its own name.
 	for _, i := range []instrument{
 		callDuration, calls, refusals, observedRefusals, retries,
-		endpoints, endpointAttempts, endpointFailures, endpointActive, healthChecks,
+		endpoints, endpointAttempts, endpointFailures, endpointActive, endpointWeight, healthChecks,
 		breakerState, breakerTransitions,
 		slaAttained, slaTarget, slaLatency, slaLatencyTarget, slaVerdict, slaBudget, slaBurn,
 		relayConnections, relayActive, relayCalls, relayBytes, relayErrors,

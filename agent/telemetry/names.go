@@ -43,6 +43,8 @@ var (
 		"Attempts sent to an endpoint."}
 	endpointFailures = instrument{"outrigger.endpoint.failures", "{attempt}",
 		"Attempts that failed and that the endpoint is to blame for."}
+	endpointWeight = instrument{"outrigger.endpoint.reported_weight", "{request}/s",
+		"The weight that an endpoint's load reports give it now, where calls are balanced by reports; 0: none counts."}
 	endpointActive = instrument{"outrigger.endpoint.attempts.active", "{attempt}",
 		"Attempts that are on their way to an endpoint now."}
 	healthChecks = instrument{"outrigger.health.checks", "{check}",

@@ -34,7 +34,7 @@ func collectService(c *collection, s *policy.Service, now policy.Instant) {
 	name := keyService.String(s.Name())
 	collectCalls(c, s, name)
 	collectLimits(c, s, name, now)
-	collectEndpoints(c, s, name)
+	collectEndpoints(c, s, name, now)
 	collectBreakers(c, s, name, now)
 	collectSLA(c, s.Recorder().Report(now, slaWindow, s.Policy().SLA), name)
 }
@@ -74,7 +74,8 @@ func collectLimits(c *collection, s *policy.Service, name attribute.KeyValue, no
 	}
 }
 
-func collectEndpoints(c *collection, s *policy.Service, name attribute.KeyValue) {
+func collectEndpoints(c *collection, s *policy.Service, name attribute.KeyValue, now policy.Instant) {
+	byReports := s.Policy().LoadBalancing.LoadReports.On
 	states := make(map[string]int64, len(endpointStates))
 	for _, e := range s.Endpoints().All() {
 		address := keyEndpoint.String(e.Address())
@@ -83,6 +84,9 @@ func collectEndpoints(c *collection, s *policy.Service, name attribute.KeyValue)
 		c.counter(endpointAttempts, e.Calls(), name, address)
 		c.counter(endpointFailures, e.Failures(), name, address)
 		c.level(endpointActive, e.InFlight(), name, address)
+		if byReports {
+			c.gauge(endpointWeight, s.ReportedWeight(e, now), name, address)
+		}
 	}
 	for _, state := range endpointStates {
 		c.level(endpoints, states[state], name, keyState.String(state))

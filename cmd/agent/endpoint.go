@@ -87,13 +87,22 @@ func (r *remote) printEndpoints(c *cobra.Command, list *outriggerv1.ListEndpoint
 	}
 	t := newTable("SERVICE", "ENDPOINT", "STATE", "ZONE", ">PRIORITY", ">WEIGHT", ">IN FLIGHT", ">CALLS", ">FAILURES", "REASON")
 	for _, e := range list.GetEndpoints() {
-		t.add(e.GetService(), e.GetAddress(), endpointState(e), dash(e.GetZone()), count(e.GetPriority()), count(e.GetWeight()), count(e.GetInFlight()), count(e.GetCalls()), count(e.GetFailures()), dash(e.GetReason()))
+		t.add(e.GetService(), e.GetAddress(), endpointState(e), dash(e.GetZone()), count(e.GetPriority()), weight(e), count(e.GetInFlight()), count(e.GetCalls()), count(e.GetFailures()), dash(e.GetReason()))
 	}
 	t.print(c.OutOrStdout(), coloursOf(c.OutOrStdout()))
 	if len(list.GetEndpoints()) == 0 {
 		fmt.Fprintln(c.OutOrStdout(), "no endpoints: no service is configured or was called yet")
 	}
 	return nil
+}
+
+// weight is what the endpoint's share goes by: what it reports, in requests a
+// second at full use, or what it was given.
+func weight(e *outriggerv1.Endpoint) string {
+	if w := e.GetReportedWeight(); w > 0 {
+		return amount(w) + "/s"
+	}
+	return count(e.GetWeight())
 }
 
 func endpointState(e *outriggerv1.Endpoint) cell {

@@ -62,6 +62,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func newRoot() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "outrigger",
 		Short: "A sidecar that keeps outgoing gRPC calls upright",
@@ -74,11 +75,19 @@ asked for failed, with 2 when it was asked for wrongly.`,
 		Example: `  outrigger run                      # watch any app, with no configuration at all
   outrigger run -c outrigger.yaml    # protect it
   outrigger status --watch           # see what happens`,
-		Version:       buildVersion(),
+		// Not cobra's Version with a template of ours: a template can call any
+		// method by name, for which the linker keeps every one that there is.
+		RunE: func(c *cobra.Command, _ []string) error {
+			if version {
+				_, err := fmt.Fprintf(c.OutOrStdout(), "outrigger %s\n", buildVersion())
+				return err
+			}
+			return c.Help()
+		},
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetVersionTemplate("outrigger {{.Version}}\n")
+	root.Flags().BoolVarP(&version, "version", "v", false, "version for outrigger")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(

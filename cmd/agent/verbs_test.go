@@ -5,7 +5,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/outrigger-rpc/outrigger/balancer"
 	"github.com/outrigger-rpc/outrigger/policy"
 )
 
@@ -84,6 +86,21 @@ func TestBreakerMoves(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	wantText(t, got.stderr, "outrigger: there is no breaker \"greter\"; known: greeter@127.0.0.1:50051, greeter@127.0.0.1:50052\n")
+}
+
+func TestEndpointListShowsWeightsByReports(t *testing.T) {
+	// Given one endpoint of two that reports its load,
+	s := newStage(t)
+	byReports := balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true}}
+	s.greeter.Update(policy.Settings{Policy: policy.Policy{LoadBalancing: byReports}})
+	balancer.NewPicker(byReports).Report(s.greeter.Endpoints().Find("127.0.0.1:50051"), time.Since(s.origin), balancer.LoadReport{QPS: 50, CPUUtilization: 0.125})
+	// then its weight is that,
+	wantText(t, outrigger("endpoint", "list").stdout, `SERVICE  ENDPOINT         STATE  ZONE  PRIORITY  WEIGHT  IN FLIGHT  CALLS  FAILURES  REASON
+greeter  127.0.0.1:50051  READY  a            0   400/s          0      0         0  –
+greeter  127.0.0.1:50052  READY  –            0       3          0      0         0  –
+`)
+	// and scripts find both.
+	wantFields(t, element(t, fields(t, outrigger("endpoint", "list", "-o", "json")), "endpoints", 0), map[string]any{"weight": 1.0, "reported_weight": 400.0})
 }
 
 func TestEndpointListAndDrain(t *testing.T) {

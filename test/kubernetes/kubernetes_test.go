@@ -137,8 +137,11 @@ func TestAgainstARealAPIServer(t *testing.T) {
 	eventually(t, "it is gone", s.are("10.1.0.2:50051"))
 
 	// Weights want the pods too.
+	w, weighed := watching(discovery.KubernetesOptions{Weights: true})
+	eventually(t, "that pods are forbidden", func() bool {
+		return strings.Contains(w.Status().Problem, "forbidden") && strings.Contains(w.Status().Problem, "pods")
+	})
 	c.permit(slicesRule, podsRule)
-	_, weighed := watching(discovery.KubernetesOptions{Weights: true})
 	must[*corev1.Pod](t)(c.admin.CoreV1().Pods("shop").Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "greeter-10-1-0-2", Annotations: map[string]string{discovery.WeightAnnotation: "7"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "greeter", Image: "greeter"}}},

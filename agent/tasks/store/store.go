@@ -91,6 +91,7 @@ type Facts struct {
 	Retention   int64     `json:"retention_s,omitempty"`
 	Digest      []byte    `json:"digest,omitempty"` // of what was submitted, to tell other content under the same key
 	Trace       string    `json:"trace,omitempty"`  // the submitter's traceparent
+	Due         time.Time `json:"due,omitzero"`     // when it was to run first; zero: when it was submitted
 }
 
 // Job is a job as it is kept.
@@ -189,8 +190,19 @@ type Filter struct {
 	Parent int64
 	// After: only jobs older than this ID; zero: from the newest on.
 	After int64
-	// Limit is the most that are returned.
+	// Limit is the most that are returned. Zero: 100.
 	Limit int
+	// Payload: with Body, Output, Progress and every failure; else the newest
+	// failure alone.
+	Payload bool
+}
+
+// PurgeFilter says which jobs that have ended are deleted. Zero fields: all.
+type PurgeFilter struct {
+	ID          int64
+	States      []State
+	Kind, Queue string
+	EndedBefore time.Time
 }
 
 // Queue is how a queue stands.
@@ -243,4 +255,6 @@ type Moved struct {
 	Queue  string
 	State  State
 	Parent int64
+	// CancelRequested: it runs, and somebody asked that it stop.
+	CancelRequested bool
 }

@@ -107,16 +107,21 @@ type Endpoint struct {
 	Calls uint64 `protobuf:"varint,6,opt,name=calls,proto3" json:"calls,omitempty"`
 	// Attempts that it failed so far.
 	Failures uint64 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
-	// Its share relative to the others.
+	// Its share relative to the others, by the configuration or discovery.
 	Weight uint32 `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Its failure domain; empty: unknown.
 	Zone string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Since when it has been in its state, drains aside; unset: from the start.
 	Since *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	// Its priority: those of the lowest number take the calls.
-	Priority      uint32 `protobuf:"varint,11,opt,name=priority,proto3" json:"priority,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Priority uint32 `protobuf:"varint,11,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The weight that its load reports give it, in requests a second at full use:
+	// what counts instead of weight where two endpoints have one at least. 0: its
+	// calls are not balanced by reports (load_balancing.load_reports), or none
+	// counts now; it has then the mean of the others.
+	ReportedWeight float64 `protobuf:"fixed64,12,opt,name=reported_weight,json=reportedWeight,proto3" json:"reported_weight,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
@@ -222,6 +227,13 @@ func (x *Endpoint) GetSince() *timestamppb.Timestamp {
 func (x *Endpoint) GetPriority() uint32 {
 	if x != nil {
 		return x.Priority
+	}
+	return 0
+}
+
+func (x *Endpoint) GetReportedWeight() float64 {
+	if x != nil {
+		return x.ReportedWeight
 	}
 	return 0
 }
@@ -1140,7 +1152,7 @@ var File_outrigger_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x03\n" +
+	"\x1boutrigger/v1/endpoint.proto\x12\foutrigger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x122\n" +
@@ -1153,7 +1165,8 @@ const file_outrigger_v1_endpoint_proto_rawDesc = "" +
 	"\x04zone\x18\t \x01(\tR\x04zone\x120\n" +
 	"\x05since\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bpriority\x18\v \x01(\rR\bpriority\"c\n" +
+	"\bpriority\x18\v \x01(\rR\bpriority\x12'\n" +
+	"\x0freported_weight\x18\f \x01(\x01R\x0ereportedWeight\"c\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\x0e\n" +

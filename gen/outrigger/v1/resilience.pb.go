@@ -468,7 +468,11 @@ type ReportRequest struct {
 	// by. The SLA goes by what the agent measured, waits included.
 	Latency *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
 	// Nothing follows, whatever the policy says: the caller made do.
-	Final         bool `protobuf:"varint,6,opt,name=final,proto3" json:"final,omitempty"`
+	Final bool `protobuf:"varint,6,opt,name=final,proto3" json:"final,omitempty"`
+	// What the endpoint reported of its load with its answer: the fields of ORCA's
+	// OrcaLoadReport that weights are made from. Of use where the service is
+	// balanced by load reports. Unset: nothing.
+	LoadReport    *LoadReport `protobuf:"bytes,7,opt,name=load_report,json=loadReport,proto3" json:"load_report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -545,6 +549,87 @@ func (x *ReportRequest) GetFinal() bool {
 	return false
 }
 
+func (x *ReportRequest) GetLoadReport() *LoadReport {
+	if x != nil {
+		return x.LoadReport
+	}
+	return nil
+}
+
+// LoadReport is what an endpoint says of its load, all its callers' together.
+type LoadReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The part of its capacity that is used, as the application sees it; it may
+	// be above 1. 0: cpu_utilization stands for it.
+	ApplicationUtilization float64 `protobuf:"fixed64,1,opt,name=application_utilization,json=applicationUtilization,proto3" json:"application_utilization,omitempty"`
+	// The part of its CPU that is used; it may be above 1.
+	CpuUtilization float64 `protobuf:"fixed64,2,opt,name=cpu_utilization,json=cpuUtilization,proto3" json:"cpu_utilization,omitempty"`
+	// Requests a second that it serves.
+	RpsFractional float64 `protobuf:"fixed64,3,opt,name=rps_fractional,json=rpsFractional,proto3" json:"rps_fractional,omitempty"`
+	// Errors a second that it serves.
+	Eps           float64 `protobuf:"fixed64,4,opt,name=eps,proto3" json:"eps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadReport) Reset() {
+	*x = LoadReport{}
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadReport) ProtoMessage() {}
+
+func (x *LoadReport) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadReport.ProtoReflect.Descriptor instead.
+func (*LoadReport) Descriptor() ([]byte, []int) {
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LoadReport) GetApplicationUtilization() float64 {
+	if x != nil {
+		return x.ApplicationUtilization
+	}
+	return 0
+}
+
+func (x *LoadReport) GetCpuUtilization() float64 {
+	if x != nil {
+		return x.CpuUtilization
+	}
+	return 0
+}
+
+func (x *LoadReport) GetRpsFractional() float64 {
+	if x != nil {
+		return x.RpsFractional
+	}
+	return 0
+}
+
+func (x *LoadReport) GetEps() float64 {
+	if x != nil {
+		return x.Eps
+	}
+	return 0
+}
+
 // ReportResponse is what follows.
 type ReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -557,7 +642,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[4]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +654,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[4]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +667,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{4}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReportResponse) GetPermit() *Permit {
@@ -612,7 +697,7 @@ type GuardRequest struct {
 
 func (x *GuardRequest) Reset() {
 	*x = GuardRequest{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[5]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +709,7 @@ func (x *GuardRequest) String() string {
 func (*GuardRequest) ProtoMessage() {}
 
 func (x *GuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[5]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +722,7 @@ func (x *GuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
 func (*GuardRequest) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{5}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GuardRequest) GetReports() []*GuardReport {
@@ -681,7 +766,7 @@ type GuardAcquire struct {
 
 func (x *GuardAcquire) Reset() {
 	*x = GuardAcquire{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[6]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +778,7 @@ func (x *GuardAcquire) String() string {
 func (*GuardAcquire) ProtoMessage() {}
 
 func (x *GuardAcquire) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[6]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +791,7 @@ func (x *GuardAcquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardAcquire.ProtoReflect.Descriptor instead.
 func (*GuardAcquire) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{6}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GuardAcquire) GetTag() uint64 {
@@ -737,7 +822,7 @@ type GuardReport struct {
 
 func (x *GuardReport) Reset() {
 	*x = GuardReport{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[7]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +834,7 @@ func (x *GuardReport) String() string {
 func (*GuardReport) ProtoMessage() {}
 
 func (x *GuardReport) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[7]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +847,7 @@ func (x *GuardReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardReport.ProtoReflect.Descriptor instead.
 func (*GuardReport) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{7}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GuardReport) GetTag() uint64 {
@@ -795,7 +880,7 @@ type GuardRenewal struct {
 
 func (x *GuardRenewal) Reset() {
 	*x = GuardRenewal{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[8]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +892,7 @@ func (x *GuardRenewal) String() string {
 func (*GuardRenewal) ProtoMessage() {}
 
 func (x *GuardRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[8]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +905,7 @@ func (x *GuardRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRenewal.ProtoReflect.Descriptor instead.
 func (*GuardRenewal) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{8}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GuardRenewal) GetTag() uint64 {
@@ -855,7 +940,7 @@ type GuardResponse struct {
 
 func (x *GuardResponse) Reset() {
 	*x = GuardResponse{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[9]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +952,7 @@ func (x *GuardResponse) String() string {
 func (*GuardResponse) ProtoMessage() {}
 
 func (x *GuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[9]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +965,7 @@ func (x *GuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
 func (*GuardResponse) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{9}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GuardResponse) GetAnswers() []*GuardAnswer {
@@ -907,7 +992,7 @@ type GuardAnswer struct {
 
 func (x *GuardAnswer) Reset() {
 	*x = GuardAnswer{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[10]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1004,7 @@ func (x *GuardAnswer) String() string {
 func (*GuardAnswer) ProtoMessage() {}
 
 func (x *GuardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[10]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1017,7 @@ func (x *GuardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardAnswer.ProtoReflect.Descriptor instead.
 func (*GuardAnswer) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{10}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GuardAnswer) GetTag() uint64 {
@@ -980,7 +1065,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[11]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1077,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_v1_resilience_proto_msgTypes[11]
+	mi := &file_outrigger_v1_resilience_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1090,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{11}
+	return file_outrigger_v1_resilience_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Refusal) GetCode() int32 {
@@ -1093,7 +1178,7 @@ const file_outrigger_v1_resilience_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
 	"\x0fAcquireResponse\x12,\n" +
-	"\x06permit\x18\x01 \x01(\v2\x14.outrigger.v1.PermitR\x06permit\"\xbc\x03\n" +
+	"\x06permit\x18\x01 \x01(\v2\x14.outrigger.v1.PermitR\x06permit\"\xf7\x03\n" +
 	"\rReportRequest\x12$\n" +
 	"\tpermit_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\bpermitId\x12\x1d\n" +
 	"\x04code\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x10(\x00R\x04code\x12<\n" +
@@ -1101,8 +1186,16 @@ const file_outrigger_v1_resilience_proto_rawDesc = "" +
 	"\bpushback\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x18\xbaH\x15\xaa\x01\x12\"\x03\b\x90\x1c2\v\b\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01R\bpushback\x12B\n" +
 	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\alatency\x12\x14\n" +
-	"\x05final\x18\x06 \x01(\bR\x05final:}\xbaHz\x1ax\n" +
-	"\rprogress.code\x12Aprogress says that the attempt failed, and code that it went well\x1a$this.progress == 0 || this.code != 0\">\n" +
+	"\x05final\x18\x06 \x01(\bR\x05final\x129\n" +
+	"\vload_report\x18\a \x01(\v2\x18.outrigger.v1.LoadReportR\n" +
+	"loadReport:}\xbaHz\x1ax\n" +
+	"\rprogress.code\x12Aprogress says that the attempt failed, and code that it went well\x1a$this.progress == 0 || this.code != 0\"\xef\x01\n" +
+	"\n" +
+	"LoadReport\x12I\n" +
+	"\x17application_utilization\x18\x01 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x16applicationUtilization\x129\n" +
+	"\x0fcpu_utilization\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x0ecpuUtilization\x127\n" +
+	"\x0erps_fractional\x18\x03 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\rrpsFractional\x12\"\n" +
+	"\x03eps\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x03eps\">\n" +
 	"\x0eReportResponse\x12,\n" +
 	"\x06permit\x18\x01 \x01(\v2\x14.outrigger.v1.PermitR\x06permit\"\xcd\x01\n" +
 	"\fGuardRequest\x123\n" +
@@ -1166,7 +1259,7 @@ func file_outrigger_v1_resilience_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_v1_resilience_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_outrigger_v1_resilience_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_outrigger_v1_resilience_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_outrigger_v1_resilience_proto_goTypes = []any{
 	(Criticality)(0),            // 0: outrigger.v1.Criticality
 	(Progress)(0),               // 1: outrigger.v1.Progress
@@ -1174,52 +1267,54 @@ var file_outrigger_v1_resilience_proto_goTypes = []any{
 	(*AcquireRequest)(nil),      // 3: outrigger.v1.AcquireRequest
 	(*AcquireResponse)(nil),     // 4: outrigger.v1.AcquireResponse
 	(*ReportRequest)(nil),       // 5: outrigger.v1.ReportRequest
-	(*ReportResponse)(nil),      // 6: outrigger.v1.ReportResponse
-	(*GuardRequest)(nil),        // 7: outrigger.v1.GuardRequest
-	(*GuardAcquire)(nil),        // 8: outrigger.v1.GuardAcquire
-	(*GuardReport)(nil),         // 9: outrigger.v1.GuardReport
-	(*GuardRenewal)(nil),        // 10: outrigger.v1.GuardRenewal
-	(*GuardResponse)(nil),       // 11: outrigger.v1.GuardResponse
-	(*GuardAnswer)(nil),         // 12: outrigger.v1.GuardAnswer
-	(*Refusal)(nil),             // 13: outrigger.v1.Refusal
-	nil,                         // 14: outrigger.v1.AcquireRequest.MetadataEntry
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*LoadReport)(nil),          // 6: outrigger.v1.LoadReport
+	(*ReportResponse)(nil),      // 7: outrigger.v1.ReportResponse
+	(*GuardRequest)(nil),        // 8: outrigger.v1.GuardRequest
+	(*GuardAcquire)(nil),        // 9: outrigger.v1.GuardAcquire
+	(*GuardReport)(nil),         // 10: outrigger.v1.GuardReport
+	(*GuardRenewal)(nil),        // 11: outrigger.v1.GuardRenewal
+	(*GuardResponse)(nil),       // 12: outrigger.v1.GuardResponse
+	(*GuardAnswer)(nil),         // 13: outrigger.v1.GuardAnswer
+	(*Refusal)(nil),             // 14: outrigger.v1.Refusal
+	nil,                         // 15: outrigger.v1.AcquireRequest.MetadataEntry
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_outrigger_v1_resilience_proto_depIdxs = []int32{
-	15, // 0: outrigger.v1.Permit.lease:type_name -> google.protobuf.Duration
-	15, // 1: outrigger.v1.Permit.timeout:type_name -> google.protobuf.Duration
-	15, // 2: outrigger.v1.Permit.try_timeout:type_name -> google.protobuf.Duration
-	15, // 3: outrigger.v1.AcquireRequest.timeout:type_name -> google.protobuf.Duration
-	15, // 4: outrigger.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
+	16, // 0: outrigger.v1.Permit.lease:type_name -> google.protobuf.Duration
+	16, // 1: outrigger.v1.Permit.timeout:type_name -> google.protobuf.Duration
+	16, // 2: outrigger.v1.Permit.try_timeout:type_name -> google.protobuf.Duration
+	16, // 3: outrigger.v1.AcquireRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 4: outrigger.v1.AcquireRequest.wait:type_name -> google.protobuf.Duration
 	0,  // 5: outrigger.v1.AcquireRequest.criticality:type_name -> outrigger.v1.Criticality
-	14, // 6: outrigger.v1.AcquireRequest.metadata:type_name -> outrigger.v1.AcquireRequest.MetadataEntry
-	15, // 7: outrigger.v1.AcquireRequest.lease:type_name -> google.protobuf.Duration
+	15, // 6: outrigger.v1.AcquireRequest.metadata:type_name -> outrigger.v1.AcquireRequest.MetadataEntry
+	16, // 7: outrigger.v1.AcquireRequest.lease:type_name -> google.protobuf.Duration
 	2,  // 8: outrigger.v1.AcquireResponse.permit:type_name -> outrigger.v1.Permit
 	1,  // 9: outrigger.v1.ReportRequest.progress:type_name -> outrigger.v1.Progress
-	15, // 10: outrigger.v1.ReportRequest.pushback:type_name -> google.protobuf.Duration
-	15, // 11: outrigger.v1.ReportRequest.latency:type_name -> google.protobuf.Duration
-	2,  // 12: outrigger.v1.ReportResponse.permit:type_name -> outrigger.v1.Permit
-	9,  // 13: outrigger.v1.GuardRequest.reports:type_name -> outrigger.v1.GuardReport
-	10, // 14: outrigger.v1.GuardRequest.renewals:type_name -> outrigger.v1.GuardRenewal
-	8,  // 15: outrigger.v1.GuardRequest.acquires:type_name -> outrigger.v1.GuardAcquire
-	3,  // 16: outrigger.v1.GuardAcquire.request:type_name -> outrigger.v1.AcquireRequest
-	5,  // 17: outrigger.v1.GuardReport.request:type_name -> outrigger.v1.ReportRequest
-	15, // 18: outrigger.v1.GuardRenewal.lease:type_name -> google.protobuf.Duration
-	12, // 19: outrigger.v1.GuardResponse.answers:type_name -> outrigger.v1.GuardAnswer
-	2,  // 20: outrigger.v1.GuardAnswer.permit:type_name -> outrigger.v1.Permit
-	13, // 21: outrigger.v1.GuardAnswer.refusal:type_name -> outrigger.v1.Refusal
-	15, // 22: outrigger.v1.Refusal.retry_delay:type_name -> google.protobuf.Duration
-	3,  // 23: outrigger.v1.ResilienceService.Acquire:input_type -> outrigger.v1.AcquireRequest
-	5,  // 24: outrigger.v1.ResilienceService.Report:input_type -> outrigger.v1.ReportRequest
-	7,  // 25: outrigger.v1.ResilienceService.Guard:input_type -> outrigger.v1.GuardRequest
-	4,  // 26: outrigger.v1.ResilienceService.Acquire:output_type -> outrigger.v1.AcquireResponse
-	6,  // 27: outrigger.v1.ResilienceService.Report:output_type -> outrigger.v1.ReportResponse
-	11, // 28: outrigger.v1.ResilienceService.Guard:output_type -> outrigger.v1.GuardResponse
-	26, // [26:29] is the sub-list for method output_type
-	23, // [23:26] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	16, // 10: outrigger.v1.ReportRequest.pushback:type_name -> google.protobuf.Duration
+	16, // 11: outrigger.v1.ReportRequest.latency:type_name -> google.protobuf.Duration
+	6,  // 12: outrigger.v1.ReportRequest.load_report:type_name -> outrigger.v1.LoadReport
+	2,  // 13: outrigger.v1.ReportResponse.permit:type_name -> outrigger.v1.Permit
+	10, // 14: outrigger.v1.GuardRequest.reports:type_name -> outrigger.v1.GuardReport
+	11, // 15: outrigger.v1.GuardRequest.renewals:type_name -> outrigger.v1.GuardRenewal
+	9,  // 16: outrigger.v1.GuardRequest.acquires:type_name -> outrigger.v1.GuardAcquire
+	3,  // 17: outrigger.v1.GuardAcquire.request:type_name -> outrigger.v1.AcquireRequest
+	5,  // 18: outrigger.v1.GuardReport.request:type_name -> outrigger.v1.ReportRequest
+	16, // 19: outrigger.v1.GuardRenewal.lease:type_name -> google.protobuf.Duration
+	13, // 20: outrigger.v1.GuardResponse.answers:type_name -> outrigger.v1.GuardAnswer
+	2,  // 21: outrigger.v1.GuardAnswer.permit:type_name -> outrigger.v1.Permit
+	14, // 22: outrigger.v1.GuardAnswer.refusal:type_name -> outrigger.v1.Refusal
+	16, // 23: outrigger.v1.Refusal.retry_delay:type_name -> google.protobuf.Duration
+	3,  // 24: outrigger.v1.ResilienceService.Acquire:input_type -> outrigger.v1.AcquireRequest
+	5,  // 25: outrigger.v1.ResilienceService.Report:input_type -> outrigger.v1.ReportRequest
+	8,  // 26: outrigger.v1.ResilienceService.Guard:input_type -> outrigger.v1.GuardRequest
+	4,  // 27: outrigger.v1.ResilienceService.Acquire:output_type -> outrigger.v1.AcquireResponse
+	7,  // 28: outrigger.v1.ResilienceService.Report:output_type -> outrigger.v1.ReportResponse
+	12, // 29: outrigger.v1.ResilienceService.Guard:output_type -> outrigger.v1.GuardResponse
+	27, // [27:30] is the sub-list for method output_type
+	24, // [24:27] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_v1_resilience_proto_init() }
@@ -1233,7 +1328,7 @@ func file_outrigger_v1_resilience_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_v1_resilience_proto_rawDesc), len(file_outrigger_v1_resilience_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

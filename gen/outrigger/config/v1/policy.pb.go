@@ -265,7 +265,7 @@ func (x Defer_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Defer_Mode.Descriptor instead.
 func (Defer_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29, 0}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // Policy says what a service's calls are under. A field that is not written is
@@ -1983,7 +1983,11 @@ type LoadBalancing struct {
 	// How many times its share of the calls in flight an endpoint of RING_HASH
 	// may have; what is beyond goes to the next on the ring. 1.25 is usual. 0: no
 	// bound, else at least 1. Default 0.
-	BoundedLoad   *float64 `protobuf:"fixed64,11,opt,name=bounded_load,json=boundedLoad,proto3,oneof" json:"bounded_load,omitempty"`
+	BoundedLoad *float64 `protobuf:"fixed64,11,opt,name=bounded_load,json=boundedLoad,proto3,oneof" json:"bounded_load,omitempty"`
+	// Where it stands, WEIGHTED_ROUND_ROBIN weighs endpoints by what they report
+	// of their load, not by what the configuration or discovery says; an empty
+	// block takes the defaults. Default: it does not.
+	LoadReports   *LoadReports `protobuf:"bytes,12,opt,name=load_reports,json=loadReports,proto3" json:"load_reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2095,6 +2099,93 @@ func (x *LoadBalancing) GetBoundedLoad() float64 {
 	return 0
 }
 
+func (x *LoadBalancing) GetLoadReports() *LoadReports {
+	if x != nil {
+		return x.LoadReports
+	}
+	return nil
+}
+
+// LoadReports say how WEIGHTED_ROUND_ROBIN weighs endpoints by the ORCA load
+// reports that come with their answers, in gRFC A58's terms: weight = qps /
+// (utilization + eps/qps × error_utilization_penalty). An endpoint without a
+// report that counts has the mean of the others; where fewer than two have one,
+// the weights are those of the configuration and discovery.
+type LoadReports struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long an endpoint has to report before that counts: from its first
+	// report on, from a new connection on, and once it fell silent. 0s: it counts
+	// at once. Default 10s, at most 1h.
+	BlackoutPeriod *durationpb.Duration `protobuf:"bytes,1,opt,name=blackout_period,json=blackoutPeriod,proto3" json:"blackout_period,omitempty"`
+	// How long a report counts that no other follows. Default 3m, at most 1d.
+	WeightExpirationPeriod *durationpb.Duration `protobuf:"bytes,2,opt,name=weight_expiration_period,json=weightExpirationPeriod,proto3" json:"weight_expiration_period,omitempty"`
+	// How often weights are made of the reports. Default 1s, at least 100ms.
+	WeightUpdatePeriod *durationpb.Duration `protobuf:"bytes,3,opt,name=weight_update_period,json=weightUpdatePeriod,proto3" json:"weight_update_period,omitempty"`
+	// How much utilization it counts as if all answers are errors. 0: errors do
+	// not count. Default 1.
+	ErrorUtilizationPenalty *float64 `protobuf:"fixed64,4,opt,name=error_utilization_penalty,json=errorUtilizationPenalty,proto3,oneof" json:"error_utilization_penalty,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *LoadReports) Reset() {
+	*x = LoadReports{}
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadReports) ProtoMessage() {}
+
+func (x *LoadReports) ProtoReflect() protoreflect.Message {
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadReports.ProtoReflect.Descriptor instead.
+func (*LoadReports) Descriptor() ([]byte, []int) {
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LoadReports) GetBlackoutPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.BlackoutPeriod
+	}
+	return nil
+}
+
+func (x *LoadReports) GetWeightExpirationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.WeightExpirationPeriod
+	}
+	return nil
+}
+
+func (x *LoadReports) GetWeightUpdatePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.WeightUpdatePeriod
+	}
+	return nil
+}
+
+func (x *LoadReports) GetErrorUtilizationPenalty() float64 {
+	if x != nil && x.ErrorUtilizationPenalty != nil {
+		return *x.ErrorUtilizationPenalty
+	}
+	return 0
+}
+
 // HashOn says what is hashed: the first of these, in this order, that is asked
 // for and that the call has. A call without any goes to any endpoint.
 type HashOn struct {
@@ -2113,7 +2204,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2216,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[22]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2229,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HashOn) GetHeader() string {
@@ -2202,7 +2293,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2305,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[23]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2318,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HealthCheck) GetGrpc() *GrpcCheck {
@@ -2304,7 +2395,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2407,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[24]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2420,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{24}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -2357,7 +2448,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2460,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[25]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2473,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{25}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -2422,7 +2513,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2525,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[26]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2538,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{26}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
 }
 
 // TlsCheck asks by a TLS handshake.
@@ -2459,7 +2550,7 @@ type TlsCheck struct {
 
 func (x *TlsCheck) Reset() {
 	*x = TlsCheck{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2562,7 @@ func (x *TlsCheck) String() string {
 func (*TlsCheck) ProtoMessage() {}
 
 func (x *TlsCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[27]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2575,7 @@ func (x *TlsCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsCheck.ProtoReflect.Descriptor instead.
 func (*TlsCheck) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{27}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
 }
 
 // OutlierDetection takes endpoints that do worse than they should out of
@@ -2531,7 +2622,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2634,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[28]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2647,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{28}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -2654,7 +2745,7 @@ type Defer struct {
 
 func (x *Defer) Reset() {
 	*x = Defer{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2757,7 @@ func (x *Defer) String() string {
 func (*Defer) ProtoMessage() {}
 
 func (x *Defer) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[29]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2770,7 @@ func (x *Defer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Defer.ProtoReflect.Descriptor instead.
 func (*Defer) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{29}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Defer) GetMode() Defer_Mode {
@@ -2707,7 +2798,7 @@ type Sla struct {
 
 func (x *Sla) Reset() {
 	*x = Sla{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2810,7 @@ func (x *Sla) String() string {
 func (*Sla) ProtoMessage() {}
 
 func (x *Sla) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[30]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2823,7 @@ func (x *Sla) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sla.ProtoReflect.Descriptor instead.
 func (*Sla) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{30}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Sla) GetAvailability() float64 {
@@ -2776,7 +2867,7 @@ type LatencyTarget struct {
 
 func (x *LatencyTarget) Reset() {
 	*x = LatencyTarget{}
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2879,7 @@ func (x *LatencyTarget) String() string {
 func (*LatencyTarget) ProtoMessage() {}
 
 func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_outrigger_config_v1_policy_proto_msgTypes[31]
+	mi := &file_outrigger_config_v1_policy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2892,7 @@ func (x *LatencyTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyTarget.ProtoReflect.Descriptor instead.
 func (*LatencyTarget) Descriptor() ([]byte, []int) {
-	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{31}
+	return file_outrigger_config_v1_policy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LatencyTarget) GetQuantile() float64 {
@@ -3003,7 +3094,7 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]*$H\x00R\x04name\x88\x01\x01\x12#\n" +
 	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bH\x01R\x05value\x88\x01\x01B\a\n" +
 	"\x05_nameB\b\n" +
-	"\x06_value\"\xad\a\n" +
+	"\x06_value\"\xf2\a\n" +
 	"\rLoadBalancing\x12N\n" +
 	"\x06policy\x18\x01 \x01(\x0e2,.outrigger.config.v1.LoadBalancing.AlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\x12(\n" +
 	"\achoices\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18d(\x02H\x00R\achoices\x88\x01\x01\x12\"\n" +
@@ -3019,7 +3110,8 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"table_size\x18\n" +
 	" \x01(\rB\v\xbaH\b*\x06\x18\x81\x80\x04(\x01H\x06R\ttableSize\x88\x01\x01\x12?\n" +
-	"\fbounded_load\x18\v \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\aR\vboundedLoad\x88\x01\x01\"\x9a\x01\n" +
+	"\fbounded_load\x18\v \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\aR\vboundedLoad\x88\x01\x01\x12C\n" +
+	"\fload_reports\x18\f \x01(\v2 .outrigger.config.v1.LoadReportsR\vloadReports\"\x9a\x01\n" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROUND_ROBIN\x10\x01\x12\x18\n" +
@@ -3040,7 +3132,15 @@ const file_outrigger_config_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"_ring_sizeB\r\n" +
 	"\v_table_sizeB\x0f\n" +
-	"\r_bounded_load\"\xcb\x01\n" +
+	"\r_bounded_load\"\xa0\x03\n" +
+	"\vLoadReports\x12Q\n" +
+	"\x0fblackout_period\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x0eblackoutPeriod\x12e\n" +
+	"\x18weight_expiration_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x16weightExpirationPeriod\x12_\n" +
+	"\x14weight_update_period\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x12weightUpdatePeriod\x12X\n" +
+	"\x19error_utilization_penalty\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x17errorUtilizationPenalty\x88\x01\x01B\x1c\n" +
+	"\x1a_error_utilization_penalty\"\xcb\x01\n" +
 	"\x06HashOn\x125\n" +
 	"\x06header\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x18\x80\x012\x0e^[a-z0-9_.-]+$H\x00R\x06header\x88\x01\x01\x12D\n" +
 	"\x06cookie\x18\x02 \x01(\tB'\xbaH$r\"\x18\x80\x012\x1d^[A-Za-z0-9!#$%&'*+.^_`|~-]+$H\x01R\x06cookie\x88\x01\x01\x12\x16\n" +
@@ -3140,7 +3240,7 @@ func file_outrigger_config_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_outrigger_config_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_outrigger_config_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(Mode)(0),                    // 0: outrigger.config.v1.Mode
 	(CircuitBreaker_Scope)(0),    // 1: outrigger.config.v1.CircuitBreaker.Scope
@@ -3168,21 +3268,22 @@ var file_outrigger_config_v1_policy_proto_goTypes = []any{
 	(*FaultAbort)(nil),           // 23: outrigger.config.v1.FaultAbort
 	(*FaultHeader)(nil),          // 24: outrigger.config.v1.FaultHeader
 	(*LoadBalancing)(nil),        // 25: outrigger.config.v1.LoadBalancing
-	(*HashOn)(nil),               // 26: outrigger.config.v1.HashOn
-	(*HealthCheck)(nil),          // 27: outrigger.config.v1.HealthCheck
-	(*GrpcCheck)(nil),            // 28: outrigger.config.v1.GrpcCheck
-	(*HttpCheck)(nil),            // 29: outrigger.config.v1.HttpCheck
-	(*TcpCheck)(nil),             // 30: outrigger.config.v1.TcpCheck
-	(*TlsCheck)(nil),             // 31: outrigger.config.v1.TlsCheck
-	(*OutlierDetection)(nil),     // 32: outrigger.config.v1.OutlierDetection
-	(*Defer)(nil),                // 33: outrigger.config.v1.Defer
-	(*Sla)(nil),                  // 34: outrigger.config.v1.Sla
-	(*LatencyTarget)(nil),        // 35: outrigger.config.v1.LatencyTarget
-	(*durationpb.Duration)(nil),  // 36: google.protobuf.Duration
+	(*LoadReports)(nil),          // 26: outrigger.config.v1.LoadReports
+	(*HashOn)(nil),               // 27: outrigger.config.v1.HashOn
+	(*HealthCheck)(nil),          // 28: outrigger.config.v1.HealthCheck
+	(*GrpcCheck)(nil),            // 29: outrigger.config.v1.GrpcCheck
+	(*HttpCheck)(nil),            // 30: outrigger.config.v1.HttpCheck
+	(*TcpCheck)(nil),             // 31: outrigger.config.v1.TcpCheck
+	(*TlsCheck)(nil),             // 32: outrigger.config.v1.TlsCheck
+	(*OutlierDetection)(nil),     // 33: outrigger.config.v1.OutlierDetection
+	(*Defer)(nil),                // 34: outrigger.config.v1.Defer
+	(*Sla)(nil),                  // 35: outrigger.config.v1.Sla
+	(*LatencyTarget)(nil),        // 36: outrigger.config.v1.LatencyTarget
+	(*durationpb.Duration)(nil),  // 37: google.protobuf.Duration
 }
 var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
-	36, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	36, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
+	37, // 0: outrigger.config.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	37, // 1: outrigger.config.v1.Policy.per_try_timeout:type_name -> google.protobuf.Duration
 	7,  // 2: outrigger.config.v1.Policy.stream:type_name -> outrigger.config.v1.Stream
 	8,  // 3: outrigger.config.v1.Policy.retry:type_name -> outrigger.config.v1.Retry
 	11, // 4: outrigger.config.v1.Policy.hedge:type_name -> outrigger.config.v1.Hedge
@@ -3190,75 +3291,79 @@ var file_outrigger_config_v1_policy_proto_depIdxs = []int32{
 	15, // 6: outrigger.config.v1.Policy.concurrency:type_name -> outrigger.config.v1.Concurrency
 	16, // 7: outrigger.config.v1.Policy.rate_limit:type_name -> outrigger.config.v1.RateLimit
 	25, // 8: outrigger.config.v1.Policy.load_balancing:type_name -> outrigger.config.v1.LoadBalancing
-	26, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
-	27, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
-	32, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
-	33, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
-	34, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
+	27, // 9: outrigger.config.v1.Policy.hash_on:type_name -> outrigger.config.v1.HashOn
+	28, // 10: outrigger.config.v1.Policy.health_check:type_name -> outrigger.config.v1.HealthCheck
+	33, // 11: outrigger.config.v1.Policy.outlier_detection:type_name -> outrigger.config.v1.OutlierDetection
+	34, // 12: outrigger.config.v1.Policy.defer:type_name -> outrigger.config.v1.Defer
+	35, // 13: outrigger.config.v1.Policy.sla:type_name -> outrigger.config.v1.Sla
 	6,  // 14: outrigger.config.v1.Policy.http:type_name -> outrigger.config.v1.Http
 	18, // 15: outrigger.config.v1.Policy.client_throttle:type_name -> outrigger.config.v1.ClientThrottle
 	19, // 16: outrigger.config.v1.Policy.fallback:type_name -> outrigger.config.v1.Fallback
 	20, // 17: outrigger.config.v1.Policy.cache:type_name -> outrigger.config.v1.Cache
 	21, // 18: outrigger.config.v1.Policy.fault:type_name -> outrigger.config.v1.Fault
 	5,  // 19: outrigger.config.v1.Policy.connections:type_name -> outrigger.config.v1.Connections
-	36, // 20: outrigger.config.v1.Connections.max_age:type_name -> google.protobuf.Duration
-	36, // 21: outrigger.config.v1.Connections.idle_timeout:type_name -> google.protobuf.Duration
-	36, // 22: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
-	36, // 23: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
+	37, // 20: outrigger.config.v1.Connections.max_age:type_name -> google.protobuf.Duration
+	37, // 21: outrigger.config.v1.Connections.idle_timeout:type_name -> google.protobuf.Duration
+	37, // 22: outrigger.config.v1.Stream.idle_timeout:type_name -> google.protobuf.Duration
+	37, // 23: outrigger.config.v1.Stream.max_duration:type_name -> google.protobuf.Duration
 	9,  // 24: outrigger.config.v1.Retry.backoff:type_name -> outrigger.config.v1.Backoff
 	10, // 25: outrigger.config.v1.Retry.budget:type_name -> outrigger.config.v1.RetryBudget
 	0,  // 26: outrigger.config.v1.Retry.mode:type_name -> outrigger.config.v1.Mode
-	36, // 27: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
-	36, // 28: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
-	36, // 29: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	37, // 27: outrigger.config.v1.Backoff.base:type_name -> google.protobuf.Duration
+	37, // 28: outrigger.config.v1.Backoff.max:type_name -> google.protobuf.Duration
+	37, // 29: outrigger.config.v1.Hedge.delay:type_name -> google.protobuf.Duration
 	0,  // 30: outrigger.config.v1.Hedge.mode:type_name -> outrigger.config.v1.Mode
 	1,  // 31: outrigger.config.v1.CircuitBreaker.scope:type_name -> outrigger.config.v1.CircuitBreaker.Scope
 	13, // 32: outrigger.config.v1.CircuitBreaker.failure_rate:type_name -> outrigger.config.v1.FailureRate
 	14, // 33: outrigger.config.v1.CircuitBreaker.slow_calls:type_name -> outrigger.config.v1.SlowCalls
-	36, // 34: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
-	36, // 35: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
+	37, // 34: outrigger.config.v1.CircuitBreaker.open_for:type_name -> google.protobuf.Duration
+	37, // 35: outrigger.config.v1.CircuitBreaker.max_open_for:type_name -> google.protobuf.Duration
 	0,  // 36: outrigger.config.v1.CircuitBreaker.mode:type_name -> outrigger.config.v1.Mode
-	36, // 37: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
-	36, // 38: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
-	36, // 39: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
+	37, // 37: outrigger.config.v1.FailureRate.window:type_name -> google.protobuf.Duration
+	37, // 38: outrigger.config.v1.SlowCalls.slower_than:type_name -> google.protobuf.Duration
+	37, // 39: outrigger.config.v1.Concurrency.queue_timeout:type_name -> google.protobuf.Duration
 	0,  // 40: outrigger.config.v1.Concurrency.mode:type_name -> outrigger.config.v1.Mode
 	0,  // 41: outrigger.config.v1.RateLimit.mode:type_name -> outrigger.config.v1.Mode
 	17, // 42: outrigger.config.v1.RateLimit.key:type_name -> outrigger.config.v1.RateLimitKey
-	36, // 43: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
+	37, // 43: outrigger.config.v1.ClientThrottle.window:type_name -> google.protobuf.Duration
 	0,  // 44: outrigger.config.v1.ClientThrottle.mode:type_name -> outrigger.config.v1.Mode
 	0,  // 45: outrigger.config.v1.Fallback.mode:type_name -> outrigger.config.v1.Mode
-	36, // 46: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	36, // 47: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	36, // 48: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	37, // 46: outrigger.config.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	37, // 47: outrigger.config.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	37, // 48: outrigger.config.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
 	0,  // 49: outrigger.config.v1.Cache.mode:type_name -> outrigger.config.v1.Mode
 	22, // 50: outrigger.config.v1.Fault.delay:type_name -> outrigger.config.v1.FaultDelay
 	23, // 51: outrigger.config.v1.Fault.abort:type_name -> outrigger.config.v1.FaultAbort
 	24, // 52: outrigger.config.v1.Fault.header:type_name -> outrigger.config.v1.FaultHeader
 	0,  // 53: outrigger.config.v1.Fault.mode:type_name -> outrigger.config.v1.Mode
-	36, // 54: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
+	37, // 54: outrigger.config.v1.FaultDelay.delay:type_name -> google.protobuf.Duration
 	2,  // 55: outrigger.config.v1.LoadBalancing.policy:type_name -> outrigger.config.v1.LoadBalancing.Algorithm
-	36, // 56: outrigger.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	36, // 57: outrigger.config.v1.LoadBalancing.decay:type_name -> google.protobuf.Duration
-	28, // 58: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
-	29, // 59: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
-	30, // 60: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
-	36, // 61: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	36, // 62: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	0,  // 63: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
-	31, // 64: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
-	36, // 65: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
-	36, // 66: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
-	0,  // 67: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
-	36, // 68: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
-	3,  // 69: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
-	35, // 70: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
-	36, // 71: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
-	36, // 72: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	37, // 56: outrigger.config.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	37, // 57: outrigger.config.v1.LoadBalancing.decay:type_name -> google.protobuf.Duration
+	26, // 58: outrigger.config.v1.LoadBalancing.load_reports:type_name -> outrigger.config.v1.LoadReports
+	37, // 59: outrigger.config.v1.LoadReports.blackout_period:type_name -> google.protobuf.Duration
+	37, // 60: outrigger.config.v1.LoadReports.weight_expiration_period:type_name -> google.protobuf.Duration
+	37, // 61: outrigger.config.v1.LoadReports.weight_update_period:type_name -> google.protobuf.Duration
+	29, // 62: outrigger.config.v1.HealthCheck.grpc:type_name -> outrigger.config.v1.GrpcCheck
+	30, // 63: outrigger.config.v1.HealthCheck.http:type_name -> outrigger.config.v1.HttpCheck
+	31, // 64: outrigger.config.v1.HealthCheck.tcp:type_name -> outrigger.config.v1.TcpCheck
+	37, // 65: outrigger.config.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	37, // 66: outrigger.config.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	0,  // 67: outrigger.config.v1.HealthCheck.mode:type_name -> outrigger.config.v1.Mode
+	32, // 68: outrigger.config.v1.HealthCheck.tls:type_name -> outrigger.config.v1.TlsCheck
+	37, // 69: outrigger.config.v1.OutlierDetection.interval:type_name -> google.protobuf.Duration
+	37, // 70: outrigger.config.v1.OutlierDetection.eject_for:type_name -> google.protobuf.Duration
+	0,  // 71: outrigger.config.v1.OutlierDetection.mode:type_name -> outrigger.config.v1.Mode
+	37, // 72: outrigger.config.v1.OutlierDetection.max_eject_for:type_name -> google.protobuf.Duration
+	3,  // 73: outrigger.config.v1.Defer.mode:type_name -> outrigger.config.v1.Defer.Mode
+	36, // 74: outrigger.config.v1.Sla.latency:type_name -> outrigger.config.v1.LatencyTarget
+	37, // 75: outrigger.config.v1.Sla.window:type_name -> google.protobuf.Duration
+	37, // 76: outrigger.config.v1.LatencyTarget.target:type_name -> google.protobuf.Duration
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_outrigger_config_v1_policy_proto_init() }
@@ -3286,15 +3391,16 @@ func file_outrigger_config_v1_policy_proto_init() {
 	file_outrigger_config_v1_policy_proto_msgTypes[21].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[22].OneofWrappers = []any{}
 	file_outrigger_config_v1_policy_proto_msgTypes[23].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[28].OneofWrappers = []any{}
-	file_outrigger_config_v1_policy_proto_msgTypes[30].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[24].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[29].OneofWrappers = []any{}
+	file_outrigger_config_v1_policy_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_outrigger_config_v1_policy_proto_rawDesc), len(file_outrigger_config_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,229 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/riverqueue/river/riverdriver"
+)
+
+// Pace of what the store does by itself.
+const (
+	careEvery   = 500 * time.Millisecond // look at lapsed leases, at the database when it failed
+	countEvery  = 5 * time.Second        // count PostgreSQL's queues anew
+	keepEvery   = time.Minute            // delete what was to be kept for shorter than the rest
+	queuesEvery = time.Hour
+	reapBatch   = 500
+)
+
+// care gives signs of life, gives back what nobody holds any more, and notices when
+// a database that failed is back.
+func (s *Store) care() {
+	s.health.mu.Lock()
+	s.health.log = s.told
+	s.health.mu.Unlock()
+	if t := s.health.bad.Load(); t != nil {
+		s.told(t.err, t.since)
+	}
+	tick := time.NewTicker(careEvery)
+	defer tick.Stop()
+	var alive, counted, kept, queues time.Time
+	lastSign := time.Now()
+	for {
+		select {
+		case <-s.stopped.Done():
+			return
+		case <-tick.C:
+		}
+		if !s.health.opened.Load() {
+			continue
+		}
+		now := time.Now()
+		due := func(last *time.Time, every time.Duration) bool {
+			if now.Sub(*last) < every {
+				return false
+			}
+			*last = now
+			return true
+		}
+		if !s.health.usable() || due(&alive, s.options.Lease/3) {
+			if s.signOfLife() {
+				lastSign = time.Now()
+			}
+		}
+		// A process that was frozen finds out by the time that has passed.
+		if s.options.Postgres != nil && time.Since(lastSign) > s.options.Lease {
+			s.endAll(ErrLeaseOver)
+		}
+		if !s.health.usable() {
+			continue
+		}
+		s.reap()
+		if s.options.Postgres != nil && due(&counted, countEvery) {
+			s.background(s.count)
+		}
+		if due(&kept, keepEvery) {
+			s.background(s.forget)
+		}
+		if due(&queues, queuesEvery) {
+			s.background(s.keepQueues)
+		}
+	}
+}
+
+// background does something whose failure the next round makes good.
+func (s *Store) background(do func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(s.stopped, commitTimeout)
+	defer cancel()
+	if err := do(ctx); err != nil && s.stopped.Err() == nil {
+		err = s.health.note(explained(err))
+		if !isUnavailable(err) && !s.health.saidLately(err.Error(), time.Minute) {
+			s.logger.Warn("the task store's upkeep failed; it is tried again", "error", err)
+		}
+	}
+}
+
+// signOfLife writes that this agent lives: it shows too that the database can be
+// written.
+func (s *Store) signOfLife() bool {
+	ctx, cancel := context.WithTimeout(s.stopped, commitTimeout)
+	defer cancel()
+	err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self)
+	if err != nil {
+		if s.stopped.Err() == nil {
+			s.health.set(explained(err))
+		}
+		return false
+	}
+	s.health.set(nil)
+	return true
+}
+
+// giveBackAtStart gives back what ran when the only agent of a SQLite file ended,
+// leases of apps aside: those last until they lapse.
+func (s *Store) giveBackAtStart(ctx context.Context) error {
+	if err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self); err != nil {
+		return err
+	}
+	if s.options.SQLite == nil {
+		return nil // other agents may hold them: reap finds out
+	}
+	for {
+		n, err := s.giveBack(ctx, `SELECT id, attempt FROM river_job WHERE state = 'running' AND id NOT IN (SELECT job_id FROM outrigger_lease) LIMIT $1`,
+			"the agent ended while it ran", reapBatch)
+		if err != nil || n < reapBatch {
+			return err
+		}
+	}
+}
+
+// reap gives back jobs whose holders are gone: leases that lapsed, and what agents
+// held that gave no sign of life for as long as a lease.
+func (s *Store) reap() {
+	s.background(func(ctx context.Context) error {
+		_, err := s.giveBack(ctx, `SELECT id, river_job.attempt AS attempt FROM outrigger_lease JOIN river_job ON id = job_id
+			WHERE until < `+s.dialect.nowMS()+` AND state = 'running' LIMIT $1`, "the worker's lease ended before it said how it went", reapBatch)
+		if err != nil {
+			return err
+		}
+		if s.options.Postgres == nil {
+			return nil
+		}
+		dead := s.dialect.nowMS() + " - $2"
+		_, err = s.giveBack(ctx, `SELECT id, attempt FROM river_job WHERE state = 'running' AND NOT EXISTS (SELECT 1 FROM outrigger_lease WHERE job_id = id)
+			AND NOT EXISTS (SELECT 1 FROM outrigger_agent WHERE outrigger_agent.id = attempted_by[array_upper(attempted_by, 1)] AND seen >= `+dead+`)
+			AND attempted_at < now() - ($2::bigint * interval '1 millisecond') LIMIT $1`,
+			"the agent that ran it gave no sign of life", reapBatch, s.options.Lease.Milliseconds())
+		if err != nil {
+			return err
+		}
+		return s.exec.Exec(ctx, `DELETE FROM outrigger_agent WHERE seen < `+s.dialect.nowMS()+` - $1`, 10*s.options.Lease.Milliseconds())
+	})
+}
+
+// giveBack ends the attempts of running jobs that a query finds: they run again, or
+// are given up after their last attempt.
+func (s *Store) giveBack(ctx context.Context, query, why string, args ...any) (int, error) {
+	var text string
+	if err := s.exec.QueryRow(ctx, s.dialect.gather("id, attempt", query), args...).Scan(&text); err != nil {
+		return 0, err
+	}
+	var found [][2]int64
+	if err := json.Unmarshal([]byte(text), &found); err != nil || len(found) == 0 {
+		return 0, err
+	}
+	batch := []*op{{other: func(ctx context.Context, tx *txn) error { return s.giveBackNow(ctx, tx, found, why) }}}
+	batch[0].done = make(chan struct{})
+	if !s.health.opened.Load() { // the writer does not run yet
+		if err := s.writer.try(batch); err != nil {
+			return 0, err
+		}
+		s.writer.answer(batch[0])
+		return len(found), batch[0].err
+	}
+	return len(found), s.writer.do(ctx, batch[0])
+}
+
+func (s *Store) giveBackNow(ctx context.Context, tx *txn, found [][2]int64, why string) error {
+	ids := make([]int64, len(found))
+	for i, f := range found {
+		ids[i] = f[0]
+	}
+	held, err := tx.holders(ctx, ids)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
+	if err != nil {
+		return err
+	}
+	most := make(map[int64]int, len(rows))
+	for _, r := range rows {
+		most[r.ID] = r.MaxAttempts
+	}
+	now := time.Now()
+	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
+	for _, f := range found {
+		if held[f[0]].attempt != int(f[1]) {
+			continue // it moved on meanwhile
+		}
+		end := &finishing{held: Held{f[0], int(f[1])}, outcome: Retry(now, why)}
+		if int(f[1]) >= most[f[0]] {
+			end.outcome = GiveUp(why)
+		}
+		if err := addEnding(p, end, 0, now); err != nil {
+			return err
+		}
+	}
+	if len(p.ID) == 0 {
+		return nil
+	}
+	ended, err := tx.tx.JobSetStateIfRunningMany(ctx, p)
+	if err != nil {
+		return err
+	}
+	for _, row := range ended {
+		j, err := jobOf(row)
+		if err != nil {
+			return err
+		}
+		tx.began(j, &tx.moved, &tx.rings)
+	}
+	return tx.dropLeases(ctx, p.ID)
+}
+
+// forget deletes jobs that were to be kept for a shorter time than the rest.
+func (s *Store) forget(ctx context.Context) error {
+	query := `SELECT id FROM river_job WHERE finalized_at IS NOT NULL AND ` + s.dialect.retention() + ` IS NOT NULL AND ` + s.dialect.age() + ` > ` + s.dialect.retention() + ` LIMIT $1`
+	for {
+		n, err := s.deleteSome(ctx, query, []any{purgeBatch})
+		if err != nil || n < purgeBatch {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err())
+		}
+	}
+}

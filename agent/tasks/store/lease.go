@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/riverqueue/river/riverdriver"
+)
+
+// maxAttemptedBy is how many names of workers River keeps with a job.
+const maxAttemptedBy = 20
+
+// Lease gives jobs to a worker outside this process, until their leases end. It
+// does not wait, and gives none of a queue that is paused. Leases outlive the
+// agent.
+func (s *Store) Lease(ctx context.Context, r LeaseRequest) ([]Job, error) {
+	var jobs []Job
+	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
+		jobs = nil
+		for _, queue := range r.Queues {
+			if len(jobs) >= r.Max {
+				break
+			}
+			paused, err := s.paused(ctx, tx.tx, queue)
+			if err != nil {
+				return err
+			}
+			if paused {
+				continue
+			}
+			found, err := s.leaseFrom(ctx, tx, queue, r.Max-len(jobs), r.Worker, r.For[queue])
+			if err != nil {
+				return err
+			}
+			jobs = append(jobs, found...)
+		}
+		return nil
+	}})
+	return jobs, err
+}
+
+func (s *Store) leaseFrom(ctx context.Context, tx *txn, queue string, n int, worker string, length time.Duration) ([]Job, error) {
+	p := &riverdriver.JobGetAvailableParams{ClientID: worker, MaxAttemptedBy: maxAttemptedBy, MaxToLock: n, Queue: queue}
+	result, err := s.lock(ctx, tx.tx, p)
+	if err != nil {
+		return nil, err
+	}
+	var jobs []Job
+	for _, row := range result.Jobs {
+		j, err := jobOf(row)
+		if err != nil {
+			return nil, err
+		}
+		if err := tx.tx.Exec(ctx, `INSERT INTO outrigger_lease (job_id, attempt, until) VALUES ($1, $2, `+s.dialect.nowMS()+` + $3)
+			ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, until = excluded.until`, j.ID, j.Attempt, length.Milliseconds()); err != nil {
+			return nil, err
+		}
+		tx.wait(queue, -1)
+		tx.moved = append(tx.moved, movedOf(j))
+		jobs = append(jobs, j)
+	}
+	return jobs, nil
+}
+
+// Renew makes leases last until the times that stand at the same place. Those that
+// are over stay over.
+func (s *Store) Renew(ctx context.Context, held []Held, until []time.Time) ([]Renewal, error) {
+	var renewed []Renewal
+	lengths := make([]time.Duration, len(until)) // the database has a clock of its own
+	for i, t := range until {
+		lengths[i] = time.Until(t)
+	}
+	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
+		renewed = make([]Renewal, len(held))
+		for i, h := range held {
+			if err := tx.tx.Exec(ctx, `UPDATE outrigger_lease SET until = `+s.dialect.nowMS()+` + $1 WHERE job_id = $2 AND attempt = $3`, lengths[i].Milliseconds(), h.ID, h.Attempt); err != nil {
+				return err
+			}
+		}
+		ids := make([]int64, len(held))
+		for i, h := range held {
+			ids[i] = h.ID
+		}
+		standing, err := s.standing(ctx, tx, ids)
+		if err != nil {
+			return err
+		}
+		for i, h := range held {
+			if l, ok := standing[h.ID]; ok && l.attempt == h.Attempt {
+				renewed[i] = Renewal{Until: until[i], CancelRequested: l.cancel}
+			}
+		}
+		return nil
+	}})
+	return renewed, err
+}
+
+type standing struct {
+	attempt int
+	cancel  bool
+}
+
+// standing returns the leases of those jobs that are leased and run.
+func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]standing, error) {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	d := s.dialect
+	if err := tx.tx.QueryRow(ctx, d.gather("id, attempt, cancelled", `SELECT id, outrigger_lease.attempt AS attempt, CASE WHEN `+d.cancelRequested()+` THEN 1 ELSE 0 END AS cancelled
+		FROM river_job JOIN outrigger_lease ON job_id = id AND outrigger_lease.attempt = river_job.attempt WHERE state = 'running' AND id IN `+d.idList("$1")), string(list)).Scan(&text); err != nil {
+		return nil, err
+	}
+	var rows [][3]int64
+	if err := json.Unmarshal([]byte(text), &rows); err != nil {
+		return nil, err
+	}
+	found := make(map[int64]standing, len(rows))
+	for _, r := range rows {
+		found[r[0]] = standing{int(r[1]), r[2] == 1}
+	}
+	return found, nil
+}
+
+// dropLeases forgets the leases of jobs whose attempts have ended.
+func (t *txn) dropLeases(ctx context.Context, ids []int64) error {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), string(list))
+}

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/rivermigrate"
+)
+
+// migrateWith brings River's tables and ours up to date, and refuses those of a
+// newer program.
+func migrateWith[TTx any](ctx context.Context, driver riverdriver.Driver[TTx], steps [][]string) error {
+	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	all := migrator.AllVersions()
+	newest := all[len(all)-1].Version
+	existing, err := migrator.ExistingVersions(ctx)
+	if err != nil {
+		return err
+	}
+	have := 0
+	for _, m := range existing {
+		have = max(have, m.Version)
+	}
+	if have > newest {
+		return &NewerError{What: "the engine's tables", Have: have, Know: newest}
+	}
+	if have < newest {
+		if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+			return err
+		}
+	}
+	return migrateOwn(ctx, driver.GetExecutor(), steps)
+}
+
+// NewerError refuses tables of a newer program.
+type NewerError struct {
+	What       string
+	Have, Know int
+}
+
+// Error says which versions, and what to do.
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("%s are of version %d, and this program knows %d at most: a newer one wrote them; run that one, or name another store", e.What, e.Have, e.Know)
+}
+
+// migrateOwn applies the steps that are missing. Agents that start together do it
+// one after another.
+func migrateOwn(ctx context.Context, e riverdriver.Executor, steps [][]string) error {
+	tx, err := e.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			_ = tx.Rollback(context.WithoutCancel(ctx)) // the error that led here is told
+		}
+	}()
+	if err := tx.Exec(ctx, "CREATE TABLE IF NOT EXISTS outrigger_migration (version integer NOT NULL PRIMARY KEY)"); err != nil {
+		return err
+	}
+	var have int
+	if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM outrigger_migration").Scan(&have); err != nil {
+		return err
+	}
+	if have > len(steps) {
+		return &NewerError{What: "the task store's tables", Have: have, Know: len(steps)}
+	}
+	for i := have; i < len(steps); i++ {
+		for _, statement := range steps[i] {
+			if err := tx.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("the task store's tables can't be brought to version %d (%s): %w", i+1, firstLine(statement), err)
+			}
+		}
+		if err := tx.Exec(ctx, "INSERT INTO outrigger_migration (version) VALUES ($1)", i+1); err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	committed = true
+	return nil
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
+}
+
+// own are our tables and indexes, beside River's. A step is never changed once it
+// was released.
+func own(d dialect, more ...string) [][]string {
+	return [][]string{append([]string{
+		// Leases of workers outside the agents.
+		`CREATE TABLE outrigger_lease (job_id bigint NOT NULL PRIMARY KEY, attempt integer NOT NULL, until bigint NOT NULL)`,
+		`CREATE INDEX outrigger_lease_until ON outrigger_lease (until)`,
+		// Signs of life of agents.
+		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, seen bigint NOT NULL)`,
+		// What lists filter by.
+		`CREATE INDEX outrigger_job_state ON river_job (state, id)`,
+		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,
+		`CREATE INDEX outrigger_job_queue ON river_job (queue, id)`,
+		`CREATE INDEX outrigger_job_parent ON river_job (` + d.parent() + `, id) WHERE ` + d.parent() + ` IS NOT NULL`,
+		// Whose turn it is in a queue that tenants share.
+		`CREATE INDEX outrigger_job_tenant ON river_job (queue, priority, (` + d.tenant() + `), scheduled_at, id) WHERE state = 'available'`,
+		// What is kept for a time of its own.
+		`CREATE INDEX outrigger_job_retention ON river_job (finalized_at) WHERE finalized_at IS NOT NULL AND ` + d.retention() + ` IS NOT NULL`,
+	}, more...)}
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+)
+
+func (o Postgres) withDefaults() Postgres {
+	if o.Schema == "" {
+		o.Schema = "outrigger"
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = 10
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = 5 * time.Second
+	}
+	return o
+}
+
+// postgresBackend is a PostgreSQL database.
+type postgresBackend struct {
+	options Postgres
+	store   *Store
+	pool    *pgxpool.Pool
+	read    *sql.DB
+	driver  *riverpgxv5.Driver
+}
+
+func (b *postgresBackend) open(ctx context.Context) (riverdriver.Executor, *sql.DB, error) {
+	if b.pool == nil {
+		config, err := pgxpool.ParseConfig(b.options.URL)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the task store's URL: %w", err) // pgx hides the password
+		}
+		config.MaxConns = int32(b.options.MaxConnections)
+		config.ConnConfig.ConnectTimeout = b.options.ConnectTimeout
+		config.ConnConfig.RuntimeParams["search_path"] = b.options.Schema
+		config.ConnConfig.RuntimeParams["application_name"] = "outrigger"
+		if b.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+			return nil, nil, explained(err)
+		}
+		b.read = stdlib.OpenDBFromPool(b.pool)
+		b.driver = riverpgxv5.New(b.pool)
+	}
+	if err := b.pool.Ping(ctx); err != nil {
+		return nil, nil, explained(err)
+	}
+	return b.driver.GetExecutor(), b.read, nil
+}
+
+func (b *postgresBackend) migrate(ctx context.Context) error {
+	// Agents that start together migrate one after another.
+	conn, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	const migrating = 0x6f757472 // "outr"
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrating); err != nil {
+		return err
+	}
+	defer func() {
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = conn.Exec(release, "SELECT pg_advisory_unlock($1)", migrating) // a lost connection unlocks too
+	}()
+	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{b.options.Schema}.Sanitize()); err != nil {
+		return err
+	}
+	return migrateWith(ctx, riverdriver.Driver[pgx.Tx](b.driver), own(postgresDialect{},
+		`CREATE INDEX outrigger_job_tags ON river_job USING gin (tags)`,
+	))
+}
+
+func (b *postgresBackend) client(s *Store, config *river.Config) (engine, error) {
+	return river.NewClient(riverdriver.Driver[pgx.Tx](&wrapped[pgx.Tx]{Driver: b.driver, store: s}), config)
+}
+
+func (b *postgresBackend) close() error {
+	if b.pool != nil {
+		_ = b.read.Close() // the pool is what is closed
+		b.pool.Close()
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"golang.org/x/sys/unix"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// Settings of the embedded database.
+const (
+	busyTimeoutMS = 1500     // of another process that holds the file
+	writeCacheKB  = 8 * 1024 // of the connection that writes
+	readCacheKB   = 2 * 1024 // of each that reads
+	readers       = 3
+)
+
+// sqliteBackend is an embedded database file.
+type sqliteBackend struct {
+	options SQLite
+	store   *Store
+	lock    *os.File
+	write   *sql.DB
+	read    *sql.DB
+	driver  *riversqlite.Driver
+}
+
+func (b *sqliteBackend) open(ctx context.Context) (riverdriver.Executor, *sql.DB, error) {
+	if err := b.claim(); err != nil {
+		return nil, nil, err
+	}
+	synchronous := "FULL"
+	if b.options.Normal {
+		synchronous = "NORMAL"
+	}
+	var err error
+	if b.write, err = sql.Open("sqlite", b.dsn(writeCacheKB, "journal_mode(WAL)", "synchronous("+synchronous+")", "wal_autocheckpoint(2000)", "journal_size_limit(67108864)")); err != nil {
+		return nil, nil, err
+	}
+	b.write.SetMaxOpenConns(1) // SQLite has one writer; River's writes and ours take turns
+	if err := b.write.PingContext(ctx); err != nil {
+		return nil, nil, b.cannot(err)
+	}
+	// A read-only file opens well: only a write shows it.
+	if _, err := b.write.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS outrigger_probe (n integer)"); err != nil {
+		return nil, nil, b.cannot(err)
+	}
+	if b.read, err = sql.Open("sqlite", b.dsn(readCacheKB, "query_only(true)")); err != nil {
+		return nil, nil, err
+	}
+	b.read.SetMaxOpenConns(readers)
+	b.driver = riversqlite.New(b.write)
+	return b.driver.GetExecutor(), b.read, nil
+}
+
+func (b *sqliteBackend) cannot(err error) error {
+	if why := sqliteWhy(err); why != "" {
+		return fmt.Errorf("the task store %s: %s", b.options.Path, why)
+	}
+	return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+}
+
+// claim makes the file, for its owner alone, and keeps other agents from it.
+func (b *sqliteBackend) claim() error {
+	lock, err := os.OpenFile(b.options.Path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("the task store %s is in use by another agent: a SQLite file is one agent's alone; want another path, or PostgreSQL to share", b.options.Path)
+		}
+		return fmt.Errorf("the task store %s can't be locked: %w", b.options.Path, err)
+	}
+	b.lock = lock
+	file, err := os.OpenFile(b.options.Path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+	}
+	return file.Close()
+}
+
+func (b *sqliteBackend) dsn(cacheKB int, pragmas ...string) string {
+	q := url.Values{"_txlock": {"immediate"}}
+	q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeoutMS))
+	q.Add("_pragma", fmt.Sprintf("cache_size(-%d)", cacheKB))
+	for _, p := range pragmas {
+		q.Add("_pragma", p)
+	}
+	path := b.options.Path
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+}
+
+func (b *sqliteBackend) migrate(ctx context.Context) error {
+	return migrateWith(ctx, riverdriver.Driver[*sql.Tx](b.driver), own(sqliteDialect{},
+		// Tags are a JSON array, which no index looks into.
+		`CREATE TABLE outrigger_tag (tag text NOT NULL, job_id integer NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID`,
+		`CREATE INDEX outrigger_tag_job ON outrigger_tag (job_id)`,
+		`CREATE TRIGGER outrigger_tagged AFTER INSERT ON river_job WHEN json_array_length(NEW.tags) > 0 BEGIN
+			INSERT OR IGNORE INTO outrigger_tag (tag, job_id) SELECT value, NEW.id FROM json_each(NEW.tags);
+		END`,
+		`CREATE TRIGGER outrigger_untagged AFTER DELETE ON river_job WHEN json_array_length(OLD.tags) > 0 BEGIN
+			DELETE FROM outrigger_tag WHERE job_id = OLD.id;
+		END`,
+		`CREATE TRIGGER outrigger_unleased AFTER DELETE ON river_job BEGIN DELETE FROM outrigger_lease WHERE job_id = OLD.id; END`,
+	))
+}
+
+func (b *sqliteBackend) client(s *Store, config *river.Config) (engine, error) {
+	return river.NewClient(riverdriver.Driver[*sql.Tx](&wrapped[*sql.Tx]{Driver: b.driver, store: s, inside: true}), config)
+}
+
+func (b *sqliteBackend) close() error {
+	var errs []error
+	if b.read != nil {
+		errs = append(errs, b.read.Close())
+	}
+	if b.write != nil {
+		errs = append(errs, b.write.Close())
+	}
+	if b.lock != nil {
+		errs = append(errs, b.lock.Close())
+	}
+	return errors.Join(errs...)
+}
