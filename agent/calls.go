@@ -60,7 +60,7 @@ func (c *calls) Call(ctx context.Context, call tasks.Call) ([]byte, error) {
 		return nil, err
 	}
 	if got.size > got.limit {
-		return nil, fmt.Errorf("%w: it has %d bytes, and %d are kept at most", errReplyTooLarge, got.size, got.limit)
+		return nil, fmt.Errorf("%w: it has %d bytes, and %d are kept at most", tasks.ErrReplyTooLarge, got.size, got.limit)
 	}
 	return got.message, nil
 }

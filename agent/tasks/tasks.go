@@ -30,8 +30,9 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/outrigger-rpc/outrigger/agent/tasks/email"
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
-	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/agent/tasks/webhook"
 	"github.com/outrigger-rpc/outrigger/sla"
 )
 
@@ -102,9 +103,11 @@ type Settings struct {
 	// Retention is how long the store keeps what ended.
 	Retention store.Retention
 	// Email sends the mails of email tasks. nil: they are refused.
-	Email Email
-	// Webhooks sign the requests of http tasks. nil: there are no secrets.
-	Webhooks Webhooks
+	Email Mailer
+	// Templates are those that email tasks may name. nil: there are none.
+	Templates *email.Templates
+	// Webhooks sign the requests of http tasks, by the names of their secrets.
+	Webhooks map[string]Signer
 	// Seal encrypts what tasks contain and what came of them. nil: it is kept as
 	// it is.
 	Seal Seal
@@ -162,23 +165,20 @@ type Calls interface {
 	Call(ctx context.Context, c Call) (reply []byte, err error)
 }
 
-// Email sends e-mails. Safe for concurrent use. An error with a method
-// Permanent() bool that returns true is final; others are tried again.
-type Email interface {
-	// Check returns what is wrong with a mail, as a *FieldError where a field of it
-	// is.
-	Check(w *outriggerv1.EmailWork) error
-	// Send sends it: id makes its Message-ID, at is its Date, so that both are the
-	// same whenever it is sent again.
-	Send(ctx context.Context, id string, at time.Time, w *outriggerv1.EmailWork) (messageID string, err error)
+// Mailer sends e-mails: an *email.Sender. Safe for concurrent use.
+type Mailer interface {
+	// Validate returns what is wrong with a mail.
+	Validate(m email.Message) []email.Problem
+	// MessageID returns the Message-ID of a task's mail, the same each time.
+	MessageID(taskID string) string
+	// Send sends it. An error is an *email.Error.
+	Send(ctx context.Context, m email.Message) (email.Receipt, error)
 }
 
-// Webhooks signs requests, as Standard Webhooks say. Safe for concurrent use.
-type Webhooks interface {
-	// Has reports whether there is a secret of that name.
-	Has(secret string) bool
-	// Sign sets the headers webhook-id, webhook-timestamp and webhook-signature.
-	Sign(secret, id string, at time.Time, body []byte, into http.Header) error
+// Signer signs requests, as Standard Webhooks say: a *webhook.Files. Safe for
+// concurrent use.
+type Signer interface {
+	Sign(id string, at time.Time, body []byte) (webhook.Headers, error)
 }
 
 // Seal encrypts: a *seal.Keys. Safe for concurrent use.
@@ -243,6 +243,11 @@ type Store interface {
 	Insert(ctx context.Context, jobs []store.New) ([]store.Inserted, error)
 	Get(ctx context.Context, id int64) (store.Job, error)
 	List(ctx context.Context, f store.Filter) ([]store.Job, error)
+	// Find returns the job that Unique names: store.ErrNotFound if none does.
+	Find(ctx context.Context, unique []byte) (store.Job, error)
+	// Overdue returns jobs, at most limit, that neither run nor have ended and
+	// whose Facts.Deadline lies before now.
+	Overdue(ctx context.Context, now time.Time, limit int) ([]store.Job, error)
 	Lease(ctx context.Context, r store.LeaseRequest) ([]store.Job, error)
 	Renew(ctx context.Context, held []store.Held, until []time.Time) ([]store.Renewal, error)
 	Finish(ctx context.Context, h store.Held, o store.Outcome, also func(ctx context.Context, tx store.Tx) error) error

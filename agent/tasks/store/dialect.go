@@ -14,6 +14,8 @@ type dialect interface {
 	time(t time.Time) any
 	// tagged is a condition: the job has the tag that stands at a placeholder.
 	tagged(placeholder string) string
+	// deadline is an expression for that fact as it is written in JSON, or null.
+	deadline() string
 	// parent and tenant are expressions for those facts; tenant is never null.
 	parent() string
 	tenant() string
@@ -64,12 +66,13 @@ func (sqliteDialect) time(t time.Time) any {
 func (sqliteDialect) tagged(p string) string {
 	return `id IN (SELECT job_id FROM outrigger_tag WHERE tag = ` + p + `)`
 }
-func (sqliteDialect) parent() string { return `json_extract(metadata, '$.f.parent')` }
-func (sqliteDialect) tenant() string { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
-func (sqliteDialect) now() string    { return `datetime('now', 'subsec')` }
-func (sqliteDialect) nowMS() string  { return `cast(unixepoch('subsec') * 1000 AS integer)` }
-func (sqliteDialect) lock() string   { return "" } // there is one writer
-func (sqliteDialect) skip() string   { return "" }
+func (sqliteDialect) parent() string   { return `json_extract(metadata, '$.f.parent')` }
+func (sqliteDialect) deadline() string { return `json_extract(metadata, '$.f.deadline')` }
+func (sqliteDialect) tenant() string   { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
+func (sqliteDialect) now() string      { return `datetime('now', 'subsec')` }
+func (sqliteDialect) nowMS() string    { return `cast(unixepoch('subsec') * 1000 AS integer)` }
+func (sqliteDialect) lock() string     { return "" } // there is one writer
+func (sqliteDialect) skip() string     { return "" }
 func (sqliteDialect) idList(p string) string {
 	return `(SELECT value FROM json_each(` + p + `))`
 }
@@ -105,12 +108,13 @@ func (postgresDialect) time(t time.Time) any { return t }
 func (postgresDialect) tagged(p string) string {
 	return `tags @> ARRAY[` + p + `::varchar(255)]`
 }
-func (postgresDialect) parent() string { return `((metadata->'f'->>'parent')::bigint)` }
-func (postgresDialect) tenant() string { return `coalesce(metadata->'f'->>'tenant', '')` }
-func (postgresDialect) now() string    { return `now()` }
-func (postgresDialect) nowMS() string  { return `(extract(epoch FROM now()) * 1000)::bigint` }
-func (postgresDialect) lock() string   { return " FOR UPDATE" }
-func (postgresDialect) skip() string   { return " FOR UPDATE SKIP LOCKED" }
+func (postgresDialect) parent() string   { return `((metadata->'f'->>'parent')::bigint)` }
+func (postgresDialect) deadline() string { return `(metadata->'f'->>'deadline')` }
+func (postgresDialect) tenant() string   { return `coalesce(metadata->'f'->>'tenant', '')` }
+func (postgresDialect) now() string      { return `now()` }
+func (postgresDialect) nowMS() string    { return `(extract(epoch FROM now()) * 1000)::bigint` }
+func (postgresDialect) lock() string     { return " FOR UPDATE" }
+func (postgresDialect) skip() string     { return " FOR UPDATE SKIP LOCKED" }
 func (postgresDialect) idList(p string) string {
 	return `(SELECT value::bigint FROM json_array_elements_text(` + p + `::json))`
 }

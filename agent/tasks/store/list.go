@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 )
 
 // defaultLimit is how many jobs a list has that says nothing.
@@ -18,6 +20,28 @@ func (s *Store) Get(ctx context.Context, id int64) (Job, error) {
 		return Job{}, err
 	}
 	return jobs[0], nil
+}
+
+// Find returns the job that a unique key names, the newest where it named others
+// before. ErrNotFound: none.
+func (s *Store) Find(ctx context.Context, unique []byte) (Job, error) {
+	jobs, err := s.query(ctx, "WHERE unique_key = $1 ORDER BY id DESC LIMIT 1", []any{uniqueKey(unique)}, true)
+	if err == nil && len(jobs) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Job{}, err
+	}
+	return jobs[0], nil
+}
+
+// Overdue returns jobs, at most limit, that neither run nor have ended and whose
+// Facts.Deadline lies before now.
+func (s *Store) Overdue(ctx context.Context, now time.Time, limit int) ([]Job, error) {
+	// Texts with and without a fraction of a second compare wrongly within it.
+	latest := now.Add(time.Second).UTC().Format(time.RFC3339)
+	jobs, err := s.query(ctx, "WHERE finalized_at IS NULL AND "+s.dialect.deadline()+" < $1 AND "+s.dialect.state()+" <> 'running' ORDER BY "+s.dialect.deadline()+" LIMIT $2", []any{latest, limit}, false)
+	return slices.DeleteFunc(jobs, func(j Job) bool { return !j.Facts.Deadline.Before(now) }), err
 }
 
 // List returns jobs, the newest first.

@@ -110,6 +110,10 @@ func own(d dialect, more ...string) [][]string {
 		`CREATE INDEX outrigger_job_parent ON river_job (` + d.parent() + `, id) WHERE ` + d.parent() + ` IS NOT NULL`,
 		// Whose turn it is in a queue that tenants share.
 		`CREATE INDEX outrigger_job_tenant ON river_job (queue, priority, (` + d.tenant() + `), scheduled_at, id) WHERE state = 'available'`,
+		// What must be done by a time.
+		`CREATE INDEX outrigger_job_deadline ON river_job (` + d.deadline() + `) WHERE finalized_at IS NULL AND ` + d.deadline() + ` IS NOT NULL`,
+		// Which job a key names.
+		`CREATE INDEX outrigger_job_unique ON river_job (unique_key) WHERE unique_key IS NOT NULL`,
 		// What is kept for a time of its own.
 		`CREATE INDEX outrigger_job_retention ON river_job (finalized_at) WHERE finalized_at IS NOT NULL AND ` + d.retention() + ` IS NOT NULL`,
 	}, more...)}

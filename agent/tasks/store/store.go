@@ -173,10 +173,13 @@ type Tx interface {
 	Get(ctx context.Context, id int64) (Job, error)
 	// Insert keeps jobs, as Store.Insert does.
 	Insert(ctx context.Context, jobs []New) ([]Inserted, error)
-	// SetProgress keeps the progress of a Pending job.
+	// SetProgress keeps the progress of a job that has not ended.
 	SetProgress(ctx context.Context, id int64, progress []byte) error
-	// End ends a Pending job.
+	// End ends a job that is not running: a Pending one, or one that waits. ErrState:
+	// it runs, or has ended.
 	End(ctx context.Context, id int64, o Outcome) error
+	// Reopen makes a job Pending that was so and has ended: it begins anew.
+	Reopen(ctx context.Context, id int64) error
 	// Cancel ends a job that is not running; of one that runs it asks that it stop.
 	Cancel(ctx context.Context, id int64) error
 }

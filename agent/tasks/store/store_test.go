@@ -414,3 +414,41 @@ func TestTimesAreKept(t *testing.T) {
 		}
 	})
 }
+
+func TestAKeyAndADeadlineAreFound(t *testing.T) {
+	everywhere(t, func(t *testing.T, s *shelf) {
+		now := time.Now()
+		in := s.insert(New{Unique: []byte("k")}, New{Facts: Facts{Deadline: now.Add(-time.Minute)}}, New{Facts: Facts{Deadline: now.Add(time.Hour).In(time.FixedZone("", 3600))}})
+
+		if j, err := s.Find(t.Context(), []byte("k")); err != nil || j.ID != in[0].ID {
+			t.Errorf("%+v %v", j, err)
+		}
+		if _, err := s.Find(t.Context(), []byte("other")); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		if late, err := s.Overdue(t.Context(), now, 10); err != nil || len(late) != 1 || late[0].ID != in[1].ID {
+			t.Errorf("%+v %v", late, err)
+		}
+		if late, err := s.Overdue(t.Context(), now.Add(2*time.Hour), 10); err != nil || len(late) != 2 {
+			t.Errorf("%+v %v", late, err)
+		}
+	})
+}
+
+func TestAChainIsReopened(t *testing.T) {
+	everywhere(t, func(t *testing.T, s *shelf) {
+		chain := s.insert(New{Kind: "chain", Pending: true})[0]
+		if err := s.Update(t.Context(), func(ctx context.Context, tx Tx) error { return tx.End(ctx, chain.ID, GiveUp("a step failed")) }); err != nil {
+			t.Fatal(err)
+		}
+		if c := s.get(chain.ID); c.State != Discarded || c.Failures[0].Error != "a step failed" {
+			t.Errorf("%+v", c)
+		}
+
+		err := s.Update(t.Context(), func(ctx context.Context, tx Tx) error { return tx.Reopen(ctx, chain.ID) })
+
+		if c := s.get(chain.ID); err != nil || c.State != Pending || !c.EndedAt.IsZero() || c.Note != "" {
+			t.Errorf("%+v %v", c, err)
+		}
+	})
+}

@@ -57,6 +57,9 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 		return nil, err
 	}
 	facts := n.Facts
+	if !facts.Deadline.IsZero() {
+		facts.Deadline = facts.Deadline.UTC() // Overdue compares texts
+	}
 	metadata, err := json.Marshal(metadataColumn{Facts: &facts})
 	if err != nil {
 		return nil, err
@@ -82,13 +85,18 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 		p.State = rivertype.JobStateScheduled
 	}
 	if len(n.Unique) > 0 {
-		sum := sha256.Sum256(n.Unique)
-		p.UniqueKey, p.UniqueStates = sum[:], allStates
+		p.UniqueKey, p.UniqueStates = uniqueKey(n.Unique), allStates
 		if n.UntilEnded {
 			p.UniqueStates = unfinished
 		}
 	}
 	return p, nil
+}
+
+// uniqueKey is a key as it is kept.
+func uniqueKey(key []byte) []byte {
+	sum := sha256.Sum256(key)
+	return sum[:]
 }
 
 // insertAll inserts the jobs of a batch in one statement.
@@ -215,12 +223,7 @@ func (t *txn) Insert(ctx context.Context, jobs []New) ([]Inserted, error) {
 
 // SetProgress implements Tx.
 func (t *txn) SetProgress(ctx context.Context, id int64, progress []byte) error {
-	metadata, err := json.Marshal(map[string]string{"p": base64.StdEncoding.EncodeToString(progress)})
-	if err != nil {
-		return err
-	}
-	_, err = t.tx.JobUpdate(ctx, &riverdriver.JobUpdateParams{ID: id, MetadataDoMerge: true, Metadata: metadata})
-	return notFound(err)
+	return t.merge(ctx, id, map[string]any{"p": base64.StdEncoding.EncodeToString(progress)})
 }
 
 // End implements Tx.
@@ -229,27 +232,61 @@ func (t *txn) End(ctx context.Context, id int64, o Outcome) error {
 	if err != nil {
 		return err
 	}
-	if j.State != Pending || !o.state.ended() {
+	if j.State == Running || j.State.ended() || !o.state.ended() {
 		return fmt.Errorf("%w: it is %s", ErrState, j.State)
 	}
 	now := time.Now()
 	p := &riverdriver.JobUpdateFullParams{ID: id, StateDoUpdate: true, State: rivertype.JobState(o.state), FinalizedAtDoUpdate: true, FinalizedAt: &now}
 	if o.state == Discarded {
-		p.ErrorsDoUpdate, p.Errors = true, [][]byte{failureData(now, 1, o.err)}
+		p.ErrorsDoUpdate = true
+		for _, f := range j.Failures {
+			p.Errors = append(p.Errors, failureData(f.At, f.Attempt, f.Error))
+		}
+		p.Errors = append(p.Errors, failureData(now, max(j.Attempt, 1), o.err))
 	}
 	if _, err := t.tx.JobUpdateFull(ctx, p); err != nil {
 		return err
 	}
-	metadata, err := json.Marshal(outcomeMetadata(o))
-	if err != nil {
+	if err := t.merge(ctx, id, outcomeMetadata(o)); err != nil {
 		return err
 	}
-	if _, err := t.tx.JobUpdate(ctx, &riverdriver.JobUpdateParams{ID: id, MetadataDoMerge: true, Metadata: metadata}); err != nil {
-		return err
+	if j.State.waits() {
+		t.wait(j.Queue, -1)
 	}
 	j.State = o.state
 	t.moved = append(t.moved, movedOf(j))
 	return nil
+}
+
+// Reopen implements Tx.
+func (t *txn) Reopen(ctx context.Context, id int64) error {
+	j, err := t.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !j.State.ended() {
+		return fmt.Errorf("%w: it is %s", ErrState, j.State)
+	}
+	if err := t.tx.Exec(ctx, "UPDATE river_job SET metadata = "+t.store.dialect.forgetCancel()+" WHERE id = $1", id); err != nil {
+		return err
+	}
+	p := &riverdriver.JobUpdateFullParams{ID: id, StateDoUpdate: true, State: rivertype.JobStatePending, FinalizedAtDoUpdate: true}
+	if _, err := t.tx.JobUpdateFull(ctx, p); err != nil {
+		return err
+	}
+	j.State = Pending
+	t.moved = append(t.moved, movedOf(j))
+	return t.merge(ctx, id, map[string]any{"n": "", "o": nil})
+}
+
+// merge changes keys of a job's metadata; nil takes one out.
+func (t *txn) merge(ctx context.Context, id int64, changes map[string]any) error {
+	metadata, err := json.Marshal(changes)
+	if err != nil {
+		return err
+	}
+	_, err = t.tx.JobUpdate(ctx, &riverdriver.JobUpdateParams{ID: id, MetadataDoMerge: true, Metadata: metadata})
+	return notFound(err)
 }
 
 // Cancel implements Tx.

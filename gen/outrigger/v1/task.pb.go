@@ -162,8 +162,10 @@ const (
 	SubmitTaskRequest_WHEN_FULL_UNSPECIFIED SubmitTaskRequest_WhenFull = 0
 	// It is refused.
 	SubmitTaskRequest_REJECT SubmitTaskRequest_WhenFull = 1
-	// The submit runs it and answers when it ended; it is not stored. Of grpc, http
-	// and email.
+	// The submit runs it, retries included, and answers when it ended; it is not
+	// stored. Of grpc, http and email that run now and have neither
+	// idempotency_key nor unique; those of the queue's setting that can't be run
+	// so are refused.
 	SubmitTaskRequest_CALLER_RUNS SubmitTaskRequest_WhenFull = 2
 )
 
@@ -232,9 +234,11 @@ type TaskSpec struct {
 	Delay *durationpb.Duration `protobuf:"bytes,13,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Given up if not done by then: it FAILED with reason DEADLINE.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// How often it is tried and how long between. Default: its kind's.
+	// How often it is tried and how long between. Default: its kind's. Of a chain:
+	// not, its steps have their own.
 	Retry *TaskRetry `protobuf:"bytes,15,opt,name=retry,proto3" json:"retry,omitempty"`
-	// How long one attempt may take. Default: its kind's.
+	// How long one attempt may take. Default: its kind's. Of a chain: not, its steps
+	// have their own.
 	Timeout *durationpb.Duration `protobuf:"bytes,16,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How long it is kept after it ended. Default: the store's; at most that.
 	Retention *durationpb.Duration `protobuf:"bytes,17,opt,name=retention,proto3" json:"retention,omitempty"`
@@ -244,7 +248,9 @@ type TaskSpec struct {
 	Tags []string `protobuf:"bytes,19,rep,name=tags,proto3" json:"tags,omitempty"`
 	// No second task like it.
 	Unique *UniqueTask `protobuf:"bytes,20,opt,name=unique,proto3" json:"unique,omitempty"`
-	// Makes it a schedule: at each of its times a task of this work is submitted.
+	// Makes it a schedule: at each of its times a task of this work is submitted,
+	// unless its queue is full then. run_at and delay say when it begins, deadline
+	// when it has COMPLETED, and unique is the schedule's, not its tasks'.
 	Schedule      *TaskSchedule `protobuf:"bytes,21,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -526,8 +532,9 @@ type UniqueTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, within its kind and queue.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// Whole periods since 1970 in UTC count apart. Zero: as long as the first one
-	// has not ended.
+	// Whole periods since 1970 in UTC, of the time at which the task is to run,
+	// count apart; at most as long as tasks are kept after they ended. Zero: as
+	// long as the first one has not ended.
 	Period        *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -584,7 +591,8 @@ type TaskSchedule struct {
 	// @daily, or "@every 90s".
 	Cron string `protobuf:"bytes,1,opt,name=cron,proto3" json:"cron,omitempty"`
 	// An IANA name such as Europe/Berlin. Empty: UTC. Times that a clock change
-	// leaves out don't come; those that it repeats come once.
+	// leaves out don't come; those that it repeats come once, but a schedule that
+	// names no hour ("*") goes on through the repeated hour.
 	TimeZone string `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// What becomes of times that were missed.
 	Missed        TaskSchedule_Missed `protobuf:"varint,3,opt,name=missed,proto3,enum=outrigger.v1.TaskSchedule_Missed" json:"missed,omitempty"`
@@ -1909,7 +1917,13 @@ type TaskResult struct {
 	// Of http: the status.
 	HttpStatus uint32 `protobuf:"varint,2,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
 	// Of email: the Message-ID.
-	MessageId     string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	MessageId string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Of http: the body was longer than tasks.max_payload, and payload is its
+	// beginning.
+	Truncated bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Of email: recipients that the server would not take, and why, while others
+	// got the mail.
+	Refused       []string `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1965,12 +1979,27 @@ func (x *TaskResult) GetMessageId() string {
 	return ""
 }
 
+func (x *TaskResult) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *TaskResult) GetRefused() []string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 // SubmitTaskRequest is a task to accept.
 type SubmitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task.
 	Task *TaskSpec `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
-	// The same key and content: the same task, for as long as it is kept.
+	// The same key and content: the same task, for as long as it is kept. Not
+	// together with unique.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// What happens when the queue is full.
 	WhenFull      SubmitTaskRequest_WhenFull `protobuf:"varint,3,opt,name=when_full,json=whenFull,proto3,enum=outrigger.v1.SubmitTaskRequest_WhenFull" json:"when_full,omitempty"`
@@ -4838,14 +4867,16 @@ const file_outrigger_v1_task_proto_rawDesc = "" +
 	"\vTaskFailure\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"}\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xb5\x01\n" +
 	"\n" +
 	"TaskResult\x12/\n" +
 	"\apayload\x18\x01 \x01(\v2\x15.outrigger.v1.PayloadR\apayload\x12\x1f\n" +
 	"\vhttp_status\x18\x02 \x01(\rR\n" +
 	"httpStatus\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x03 \x01(\tR\tmessageId\"\x8f\x02\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\x12\x1c\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12\x18\n" +
+	"\arefused\x18\x05 \x03(\tR\arefused\"\x8f\x02\n" +
 	"\x11SubmitTaskRequest\x122\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.outrigger.v1.TaskSpecB\x06\xbaH\x03\xc8\x01\x01R\x04task\x121\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x0eidempotencyKey\x12O\n" +
