@@ -177,18 +177,6 @@ func (m *memory) Insert(_ context.Context, jobs []store.New) (all []store.Insert
 	return all, err
 }
 
-func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error) {
-	err = m.within(func() error {
-		r := m.find(unique)
-		if r == nil {
-			return store.ErrNotFound
-		}
-		j = r.Job
-		return nil
-	})
-	return j, err
-}
-
 func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
 	err = m.within(func() error {
 		r := m.jobs[id]

@@ -257,16 +257,12 @@ func (e *Executor) capacityOf(queue string) int {
 // there already is found all the same, and some the submit runs itself.
 func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (*outriggerv1.SubmitTaskResponse, error) {
 	if c.job.Unique != nil {
-		there, err := kept.Find(ctx, c.job.Unique)
-		switch {
-		case err == nil:
-			found := store.Inserted{Job: there, Existed: true}
-			if err := e.sameContent([]store.Inserted{found}, []*candidate{c}); err != nil {
-				return nil, asStatus(err)
-			}
-			return e.submitted(found), nil
-		case !errors.Is(err, store.ErrNotFound):
+		found, err := e.find(ctx, kept, c)
+		if err != nil {
 			return nil, asStatus(err)
+		}
+		if found != nil {
+			return e.submitted(*found), nil
 		}
 	}
 	if c.callerRuns {
@@ -274,6 +270,30 @@ func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (
 	}
 	e.counters.rejected.Add(1)
 	return nil, queueFull(c.queue, e.capacityOf(c.queue), "")
+}
+
+// errNotThere undoes an insert that was to find a job.
+var errNotThere = errors.New("it is not there")
+
+// find returns the job that a candidate's key names; nil: there is none.
+func (e *Executor) find(ctx context.Context, kept Store, c *candidate) (*store.Inserted, error) {
+	var found []store.Inserted
+	err := kept.Update(ctx, func(ctx context.Context, tx store.Tx) (err error) {
+		if found, err = tx.Insert(ctx, []store.New{c.job}); err != nil {
+			return err
+		}
+		if !found[0].Existed {
+			return errNotThere
+		}
+		return e.sameContent(found, []*candidate{c})
+	})
+	if errors.Is(err, errNotThere) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &found[0], nil
 }
 
 // traceOf returns the traceparent of a request; empty: it has none.
