@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/task"
 )
 
@@ -156,11 +157,18 @@ func (a *agent) spawn() {
 	}(a.cmd)
 }
 
-// start starts the process and waits until it serves.
+// start starts the process and waits until it serves calls and takes tasks.
 func (a *agent) start() {
 	a.t.Helper()
 	a.spawn()
 	a.ready()
+	client := a.dial()
+	within(a.t, 30*time.Second, a.name+" has opened its store", func() error {
+		ctx, cancel := context.WithTimeout(a.t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := client.API().ListQueues(ctx, &outriggerv1.ListQueuesRequest{})
+		return err
+	})
 }
 
 // ready waits until the agent serves calls.

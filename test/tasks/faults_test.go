@@ -270,7 +270,8 @@ func TestAFolderThatIsReadOnlyAtTheStart(t *testing.T) {
 	t.Cleanup(open)
 	shut()
 	a := configure(t, "the agent", w, block(w, sqlite(path)))
-	a.start()
+	a.spawn()
+	a.ready()
 	late(t, w, a, open, []string{"read-only", "readonly", "not permitted", "permission", "unable to open"})
 }
 
@@ -354,7 +355,8 @@ func TestADatabaseThatIsLockedAtTheStart(t *testing.T) {
 		t.Fatal(said)
 	}
 	t.Cleanup(unlock)
-	a.start()
+	a.spawn()
+	a.ready()
 	late(t, w, a, unlock, []string{"locked", "busy"})
 	completed(t, a.dial(), first, 20*time.Second)
 }
@@ -408,7 +410,8 @@ func TestAPostgresThatIsNotThereAtTheStart(t *testing.T) {
 	c, w := startPostgres(t), newWorld(t)
 	c.stop(syscall.SIGINT)
 	a := configure(t, "the agent", w, block(w, onPostgres(c)))
-	a.start()
+	a.spawn()
+	a.ready()
 	late(t, w, a, c.start, []string{"connect", "refused"})
 }
 
@@ -421,7 +424,8 @@ func TestAFileThatIsNoDatabaseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := configure(t, "the agent", w, block(w, sqlite(path)))
-	a.start()
+	a.spawn()
+	a.ready()
 
 	s := submitFor(t, w, a.dial(), "one", 300*time.Millisecond)
 	page, _, err := a.get("/readyz?verbose")

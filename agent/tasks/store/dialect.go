@@ -19,8 +19,6 @@ type dialect interface {
 	// parent and tenant are expressions for those facts; tenant is never null.
 	parent() string
 	tenant() string
-	// deadline is an expression for that fact, as text in UTC, or null.
-	deadline() string
 	// now is the database's clock as it compares with scheduled_at; nowMS is the
 	// same in milliseconds since 1970.
 	now() string
@@ -41,10 +39,8 @@ type dialect interface {
 	begin(placeholder string) string
 	// cancelRequested is a condition: somebody asked that the job stop.
 	cancelRequested() string
-	// forgetCancel is metadata without the mark that the job is to be cancelled;
-	// forgetEnd is metadata without what an end, and the steps before it, left.
+	// forgetCancel is metadata without the mark that the job is to be cancelled.
 	forgetCancel() string
-	forgetEnd() string
 	// retention is a job's own, in seconds, or null; age is how long ago it ended.
 	retention() string
 	age() string
@@ -91,11 +87,8 @@ func (sqliteDialect) cancelRequested() string {
 	return `json_type(metadata, '$.cancel_attempted_at') IS NOT NULL`
 }
 func (sqliteDialect) forgetCancel() string { return `jsonb_remove(metadata, '$.cancel_attempted_at')` }
-func (sqliteDialect) forgetEnd() string {
-	return `jsonb_remove(metadata, '$.cancel_attempted_at', '$.o', '$.n', '$.p')`
-}
-func (sqliteDialect) retention() string { return `json_extract(metadata, '$.f.retention_s')` }
-func (sqliteDialect) age() string       { return `(unixepoch('subsec') - unixepoch(finalized_at))` }
+func (sqliteDialect) retention() string    { return `json_extract(metadata, '$.f.retention_s')` }
+func (sqliteDialect) age() string          { return `(unixepoch('subsec') - unixepoch(finalized_at))` }
 
 // postgresDialect is PostgreSQL's.
 type postgresDialect struct{}
@@ -134,11 +127,8 @@ func (postgresDialect) begin(p string) string {
 }
 func (postgresDialect) cancelRequested() string { return `metadata ? 'cancel_attempted_at'` }
 func (postgresDialect) forgetCancel() string    { return `metadata - 'cancel_attempted_at'` }
-func (postgresDialect) forgetEnd() string {
-	return `metadata - ARRAY['cancel_attempted_at', 'o', 'n', 'p']`
-}
-func (postgresDialect) retention() string { return `((metadata->'f'->>'retention_s')::bigint)` }
-func (postgresDialect) age() string       { return `extract(epoch FROM now() - finalized_at)` }
+func (postgresDialect) retention() string       { return `((metadata->'f'->>'retention_s')::bigint)` }
+func (postgresDialect) age() string             { return `extract(epoch FROM now() - finalized_at)` }
 
 // place is the placeholder of the n-th argument, from 1.
 func place(n int) string { return "$" + strconv.Itoa(n) }

@@ -88,15 +88,6 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Job, error) {
 	return s.query(ctx, text+" ORDER BY id DESC LIMIT "+place(len(args)), args, f.Payload)
 }
 
-// Overdue returns jobs, at most limit, that neither run nor have ended and whose
-// deadline lies before now, by a second at most.
-func (s *Store) Overdue(ctx context.Context, now time.Time, limit int) ([]Job, error) {
-	d := s.dialect
-	// Times of different precision compare as texts by their seconds.
-	return s.query(ctx, "WHERE finalized_at IS NULL AND "+d.deadline()+" IS NOT NULL AND "+d.deadline()+" < $1 AND state <> 'running' ORDER BY "+d.deadline()+" LIMIT $2",
-		[]any{now.UTC().Format("2006-01-02T15:04:05"), limit}, true)
-}
-
 func (s *Store) query(ctx context.Context, rest string, args []any, whole bool) ([]Job, error) {
 	if !s.health.opened.Load() {
 		return nil, s.health.refusal()

@@ -116,7 +116,5 @@ func own(d dialect, more ...string) [][]string {
 		`CREATE INDEX outrigger_job_unique ON river_job (unique_key) WHERE unique_key IS NOT NULL`,
 		// What is kept for a time of its own.
 		`CREATE INDEX outrigger_job_retention ON river_job (finalized_at) WHERE finalized_at IS NOT NULL AND ` + d.retention() + ` IS NOT NULL`,
-		// What is given up unless it is done by then.
-		`CREATE INDEX outrigger_job_deadline ON river_job (` + d.deadline() + `) WHERE finalized_at IS NULL AND ` + d.deadline() + ` IS NOT NULL`,
 	}, more...)}
 }

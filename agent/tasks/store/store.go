@@ -178,8 +178,7 @@ type Tx interface {
 	// End ends a job that is not running: a Pending one, or one that waits. ErrState:
 	// it runs, or has ended.
 	End(ctx context.Context, id int64, o Outcome) error
-	// Reopen makes a job Pending that was so and has ended: it begins anew, without
-	// progress. ErrState: it is no such job.
+	// Reopen makes a job Pending that was so and has ended: it begins anew.
 	Reopen(ctx context.Context, id int64) error
 	// Cancel ends a job that is not running; of one that runs it asks that it stop.
 	Cancel(ctx context.Context, id int64) error

@@ -253,9 +253,6 @@ func (t *txn) End(ctx context.Context, id int64, o Outcome) error {
 	if j.State.waits() {
 		t.wait(j.Queue, -1)
 	}
-	if j.State.waits() {
-		t.wait(j.Queue, -1)
-	}
 	j.State = o.state
 	t.moved = append(t.moved, movedOf(j))
 	return nil
