@@ -42,16 +42,17 @@ func (s *Server) interceptors() []grpc.ServerOption {
 			logging.StreamServerInterceptor(logger, logged...),
 			recovery.StreamServerInterceptor(recovered),
 			s.endStreams,
-			unlessGuard(validation.StreamServerInterceptor(rules{})),
+			unlessOneByOne(validation.StreamServerInterceptor(rules{})),
 		),
 	}
 }
 
-// unlessGuard keeps an interceptor away from Guard, which checks its operations
-// one by one: a mistake in one must not end the stream of all.
-func unlessGuard(intercept grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+// unlessOneByOne keeps an interceptor away from streams that check their messages one
+// by one: a mistake in one must not end the stream of all.
+func unlessOneByOne(intercept grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
 	return func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		if info.FullMethod == outriggerv1.ResilienceService_Guard_FullMethodName {
+		switch info.FullMethod {
+		case outriggerv1.ResilienceService_Guard_FullMethodName, outriggerv1.TaskService_StreamTasks_FullMethodName:
 			return handler(service, stream)
 		}
 		return intercept(service, stream, info, handler)

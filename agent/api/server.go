@@ -12,7 +12,7 @@
 //	server.Shutdown(ctx)
 //
 // It serves outrigger.v1's AgentService, BreakerService, EndpointService,
-// SlaService and ResilienceService, grpc.health.v1 and server reflection. Watch
+// SlaService, ResilienceService and TaskService, grpc.health.v1 and server reflection. Watch
 // streams send what is there at first, then what changes, and end with
 // UNAVAILABLE when the agent does.
 package api
@@ -42,7 +42,7 @@ import (
 // be a pod's, so one client must not be able to hold it.
 const (
 	maxConnections = 128
-	maxStreams     = 100      // at a time, of one connection
+	maxStreams     = 1000     // at a time, of one connection: those who wait for tasks are many
 	maxWatchers    = 64       // at a time, of all connections
 	maxRequest     = 64 << 10 // a batch of Guard included: about 600 operations with long names
 	maxHeaderBytes = 16 << 10
@@ -139,6 +139,10 @@ type Options struct {
 	Agent Agent
 	// Registrar keeps endpoints that programs register. nil: none can be.
 	Registrar Registrar
+	// Tasks executes tasks. nil: there is no task executor.
+	Tasks Tasks
+	// MaxRequest is the largest request, in bytes. Zero: 64 KiB.
+	MaxRequest int
 	// Logger hears of what operators changed (INFO), of requests (DEBUG) and
 	// of their failures. nil: nobody does.
 	Logger *slog.Logger
@@ -180,7 +184,7 @@ func New(o Options) *Server {
 	s.permits = newPermits(s)
 	s.grpc = grpc.NewServer(append(s.interceptors(),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxRecvMsgSize(max(o.MaxRequest, maxRequest)),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ReadBufferSize(bufferSize),
 		grpc.WriteBufferSize(bufferSize),
@@ -194,6 +198,7 @@ func New(o Options) *Server {
 	outriggerv1.RegisterEndpointServiceServer(s.grpc, &endpointService{server: s})
 	outriggerv1.RegisterSlaServiceServer(s.grpc, &slaService{server: s})
 	outriggerv1.RegisterResilienceServiceServer(s.grpc, &resilienceService{server: s})
+	outriggerv1.RegisterTaskServiceServer(s.grpc, &taskService{tasks: o.Tasks})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	for name := range s.grpc.GetServiceInfo() {

@@ -60,18 +60,8 @@ func (e *Executor) Stats(ctx context.Context) (Stats, error) {
 		Submitted: c.submitted.Load(), Existed: c.existed.Load(), Rejected: c.rejected.Load(), CallerRan: c.callerRan.Load(),
 		ScheduleDropped: c.scheduleDropped.Load(),
 	}
+	s.Kinds = e.KindStats()
 	settings := e.settings.Load()
-	e.kinds.mu.Lock()
-	all := maps.Clone(e.kinds.all)
-	e.kinds.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		m := all[name]
-		m.mu.Lock()
-		s.Kinds = append(s.Kinds, KindStats{
-			Kind: name, Attempts: m.attempts, Wait: m.wait.Clone(), Run: m.run.Clone(), SLA: m.sla, Targets: settings.Kinds[name].Targets,
-		})
-		m.mu.Unlock()
-	}
 	kept, err := e.kept()
 	if err != nil {
 		return s, err
@@ -85,4 +75,22 @@ func (e *Executor) Stats(ctx context.Context) (Stats, error) {
 		})
 	}
 	return s, err
+}
+
+// KindStats reads the figures of the kinds alone, which nothing can fail.
+func (e *Executor) KindStats() []KindStats {
+	settings := e.settings.Load()
+	e.kinds.mu.Lock()
+	all := maps.Clone(e.kinds.all)
+	e.kinds.mu.Unlock()
+	var kinds []KindStats
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		m := all[name]
+		m.mu.Lock()
+		kinds = append(kinds, KindStats{
+			Kind: name, Attempts: m.attempts, Wait: m.wait.Clone(), Run: m.run.Clone(), SLA: m.sla, Targets: settings.Kinds[name].Targets,
+		})
+		m.mu.Unlock()
+	}
+	return kinds
 }
