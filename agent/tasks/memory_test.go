@@ -177,6 +177,21 @@ func (m *memory) Insert(_ context.Context, jobs []store.New) (all []store.Insert
 	return all, err
 }
 
+func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error) {
+	err = m.within(func() error {
+		for _, r := range m.jobs {
+			if r.unique == string(unique) && r.ID > j.ID {
+				j = r.Job
+			}
+		}
+		if j.ID == 0 {
+			return store.ErrNotFound
+		}
+		return nil
+	})
+	return j, err
+}
+
 func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
 	err = m.within(func() error {
 		r := m.jobs[id]

@@ -272,28 +272,19 @@ func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (
 	return nil, queueFull(c.queue, e.capacityOf(c.queue), "")
 }
 
-// errNotThere undoes an insert that was to find a job.
-var errNotThere = errors.New("it is not there")
-
 // find returns the job that a candidate's key names; nil: there is none.
 func (e *Executor) find(ctx context.Context, kept Store, c *candidate) (*store.Inserted, error) {
-	var found []store.Inserted
-	err := kept.Update(ctx, func(ctx context.Context, tx store.Tx) (err error) {
-		if found, err = tx.Insert(ctx, []store.New{c.job}); err != nil {
-			return err
-		}
-		if !found[0].Existed {
-			return errNotThere
-		}
-		return e.sameContent(found, []*candidate{c})
-	})
-	if errors.Is(err, errNotThere) {
+	j, err := kept.Find(ctx, c.job.Unique)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case c.job.UntilEnded && hasEnded(j.State):
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &found[0], nil
+	found := store.Inserted{Job: j, Existed: true}
+	return &found, e.sameContent([]store.Inserted{found}, []*candidate{c})
 }
 
 // traceOf returns the traceparent of a request; empty: it has none.

@@ -243,6 +243,11 @@ type Store interface {
 	Insert(ctx context.Context, jobs []store.New) ([]store.Inserted, error)
 	Get(ctx context.Context, id int64) (store.Job, error)
 	List(ctx context.Context, f store.Filter) ([]store.Job, error)
+	// Find returns the newest job that Unique named, ended or not:
+	// store.ErrNotFound if none is kept.
+	Find(ctx context.Context, unique []byte) (store.Job, error)
+	// Overdue returns jobs, at most limit, that neither run nor have ended and
+	// whose Facts.Deadline lies before now.
 	Overdue(ctx context.Context, now time.Time, limit int) ([]store.Job, error)
 	Lease(ctx context.Context, r store.LeaseRequest) ([]store.Job, error)
 	Renew(ctx context.Context, held []store.Held, until []time.Time) ([]store.Renewal, error)
