@@ -502,6 +502,9 @@ func (m *memory) due() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := time.Now().Add(time.Hour)
+	if m.down != nil {
+		return next
+	}
 	for _, r := range m.jobs {
 		at := r.RunAt
 		switch {

@@ -172,7 +172,7 @@ func checkWhenFull(r *outriggerv1.SubmitTaskRequest) error {
 func inlineProblem(r *outriggerv1.SubmitTaskRequest) *FieldError {
 	spec := r.GetTask()
 	kind, _ := kindOf(spec)
-	why := ""
+	var why string
 	switch {
 	case kind != KindGRPC && kind != KindHTTP && kind != KindEmail:
 		why = fmt.Sprintf("is for grpc, http and email, not for tasks of kind %q", kind)
