@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/task"
 )
 
@@ -128,7 +126,10 @@ func endure(t *testing.T, w *world, a *agent, f fault) {
 	within(t, 30*time.Second, "submits are accepted again", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err := client.API().SubmitTask(ctx, &outriggerv1.SubmitTaskRequest{Task: w.httpWork("again"), IdempotencyKey: "again"})
+		one, err := client.Submit(ctx, w.httpWork("again"), task.Options{Key: "again"})
+		if err == nil {
+			w.accept("again", accepted{id: one.GetId(), effects: []string{"again"}})
+		}
 		return err
 	})
 	t.Logf("submits were accepted again %v after the fault was over", time.Since(ended).Round(10*time.Millisecond))
@@ -303,7 +304,10 @@ func late(t *testing.T, w *world, a *agent, mend func(), why []string) {
 	within(t, 40*time.Second, "submits are accepted", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err := client.API().SubmitTask(ctx, &outriggerv1.SubmitTaskRequest{Task: w.httpWork("again"), IdempotencyKey: "again"})
+		one, err := client.Submit(ctx, w.httpWork("again"), task.Options{Key: "again"})
+		if err == nil {
+			w.accept("again", accepted{id: one.GetId(), effects: []string{"again"}})
+		}
 		return err
 	})
 	t.Logf("submits were accepted %v after the store was there", time.Since(mended).Round(10*time.Millisecond))
@@ -415,34 +419,25 @@ func TestAPostgresThatIsNotThereAtTheStart(t *testing.T) {
 	late(t, w, a, c.start, []string{"connect", "refused"})
 }
 
-// A file that is not a database is refused, and left as it is.
-func TestAFileThatIsNoDatabaseIsLeftAlone(t *testing.T) {
+// A file that is not a database is refused, and left as it is: no waiting mends it.
+func TestAFileThatIsNoDatabaseIsRefusedAndLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "tasks.db")
-	const content = "this is somebody's diary, and no database at all\n"
-	if err := os.WriteFile(path, []byte(strings.Repeat(content, 100)), 0o600); err != nil {
+	content := strings.Repeat("this is somebody's diary, and no database at all\n", 100)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	a := configure(t, "the agent", w, block(w, sqlite(path)))
+
 	a.spawn()
-	a.ready()
 
-	s := submitFor(t, w, a.dial(), "one", 300*time.Millisecond)
-	page, _, err := a.get("/readyz?verbose")
-
-	if s.accepted > 0 || s.refused == 0 {
-		t.Errorf("%+v; want all refused", s)
+	select {
+	case <-a.exited:
+	case <-time.After(30 * time.Second):
+		t.Error("the agent goes on")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	says(t, "/readyz?verbose", page, []string{"not a database"})
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got, _ := io.ReadAll(f); string(got) != strings.Repeat(content, 100) {
-		t.Errorf("the file was changed: %d bytes now", len(got))
+	says(t, "the agent's log", a.tail(), []string{"no sqlite database"})
+	if got, err := os.ReadFile(path); err != nil || string(got) != content {
+		t.Errorf("the file was changed: %d bytes now, %v", len(got), err)
 	}
 }
