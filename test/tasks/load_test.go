@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,7 +141,7 @@ func (l *load) one(random *rand.Rand) {
 		l.submit(fmt.Sprintf("resize-%d", n), func(work string) *outriggerv1.TaskSpec { return task.App("resize", work) })
 	case k < 8:
 		l.submit(fmt.Sprintf("email-%d", n), emailWork)
-	case k < 9 && os.Getenv("OUTRIGGER_TEST_NOCHAIN") == "":
+	case k < 9:
 		l.chain(fmt.Sprintf("chain-%d", n))
 	default:
 		l.batch(n, 10)

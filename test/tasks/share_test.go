@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -358,9 +357,7 @@ func TestTwoAgentsShareWorkWithoutDoingAnyTwice(t *testing.T) {
 				l.submit(fmt.Sprintf("http-%d-%d", i, n), w.httpWork)
 				l.submit(fmt.Sprintf("resize-%d-%d", i, n), func(work string) *outriggerv1.TaskSpec { return task.App("resize", work) })
 			}
-			if os.Getenv("OUTRIGGER_TEST_NOCHAIN") == "" {
-				l.chain(fmt.Sprintf("chain-%d", i))
-			}
+			l.chain(fmt.Sprintf("chain-%d", i))
 		})
 	}
 	submitting.Wait()
