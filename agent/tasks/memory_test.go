@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
@@ -22,7 +23,7 @@ type memory struct {
 
 	mu      sync.Mutex
 	jobs    map[int64]*row
-	last    int64
+	last    atomic.Int64
 	paused  map[string]bool
 	down    error // every method fails with it
 	work    store.Work
@@ -34,9 +35,11 @@ type memory struct {
 	ended   chan struct{}
 	all     sync.WaitGroup
 	events  []store.Moved
-	// crash, if not nil, is asked before each commit: true undoes it, as a crash
-	// of the process would.
-	crash func() bool
+	// commits are left until the crash; 0: none comes. crashKept: the commit at
+	// which it comes is kept. dead: it came.
+	commits   int
+	crashKept bool
+	dead      bool
 }
 
 type row struct {
@@ -80,12 +83,7 @@ func newMemory(moved func(store.Moved)) *memory {
 	}
 }
 
-func (m *memory) NewID() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last++
-	return m.last
-}
+func (m *memory) NewID() int64 { return m.last.Add(1) }
 
 // within runs do as one transaction.
 func (m *memory) within(do func() error) error {
@@ -100,8 +98,14 @@ func (m *memory) within(do func() error) error {
 	}
 	m.events = nil
 	err := do()
-	if err == nil && m.crash != nil && m.crash() {
-		err = errCrash
+	if err == nil && m.commits > 0 && len(m.events) > 0 {
+		if m.commits--; m.commits == 0 {
+			m.dead, m.down = true, errCrash
+			if err = errCrash; m.crashKept {
+				m.mu.Unlock()
+				return err
+			}
+		}
 	}
 	if err != nil {
 		m.jobs = map[int64]*row{}
@@ -467,6 +471,35 @@ func (m *memory) fail(err error) {
 	defer m.mu.Unlock()
 	m.down = err
 	m.look()
+}
+
+// crashIn has the process crash at its n-th commit from now on.
+func (m *memory) crashIn(n int, kept bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.commits, m.crashKept = n, kept
+}
+
+func (m *memory) crashed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
+// takeOver takes what another store keeps; what ran there runs again.
+func (m *memory) takeOver(other *memory) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last.Store(other.last.Load())
+	for id, r := range other.jobs {
+		c := *r
+		if c.State == store.Running {
+			c.State, c.RunAt = store.Available, time.Now()
+		}
+		m.jobs[id] = &c
+	}
 }
 
 func (m *memory) SetQueues(_ context.Context, workers map[string]int) error {
