@@ -18,26 +18,19 @@ const (
 	reapBatch   = 500
 )
 
-// care gives signs of life, gives back what nobody holds any more, and notices when
-// a database that failed is back.
+// care gives back what nobody holds any more, deletes what has been kept for long
+// enough, and counts.
 func (s *Store) care() {
-	s.health.mu.Lock()
-	s.health.log = s.told
-	s.health.mu.Unlock()
-	if t := s.health.bad.Load(); t != nil {
-		s.told(t.err, t.since)
-	}
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
-	var alive, counted, kept, queues time.Time
-	lastSign := time.Now()
+	var counted, kept, queues time.Time
 	for {
 		select {
 		case <-s.stopped.Done():
 			return
 		case <-tick.C:
 		}
-		if !s.health.opened.Load() {
+		if !s.health.opened.Load() || !s.health.usable() {
 			continue
 		}
 		now := time.Now()
@@ -47,18 +40,6 @@ func (s *Store) care() {
 			}
 			*last = now
 			return true
-		}
-		if !s.health.usable() || due(&alive, s.options.Lease/3) {
-			if s.signOfLife() {
-				lastSign = time.Now()
-			}
-		}
-		// A process that was frozen finds out by the time that has passed.
-		if s.options.Postgres != nil && time.Since(lastSign) > s.options.Lease {
-			s.endAll(ErrLeaseOver)
-		}
-		if !s.health.usable() {
-			continue
 		}
 		s.reap()
 		if s.options.Postgres != nil && due(&counted, countEvery) {
@@ -85,28 +66,9 @@ func (s *Store) background(do func(context.Context) error) {
 	}
 }
 
-// signOfLife writes that this agent lives: it shows too that the database can be
-// written.
-func (s *Store) signOfLife() bool {
-	ctx, cancel := context.WithTimeout(s.stopped, commitTimeout)
-	defer cancel()
-	err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self)
-	if err != nil {
-		if s.stopped.Err() == nil {
-			s.health.set(explained(err))
-		}
-		return false
-	}
-	s.health.set(nil)
-	return true
-}
-
 // giveBackAtStart gives back what ran when the only agent of a SQLite file ended,
 // leases of apps aside: those last until they lapse.
 func (s *Store) giveBackAtStart(ctx context.Context) error {
-	if err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self); err != nil {
-		return err
-	}
 	if s.options.SQLite == nil {
 		return nil // other agents may hold them: reap finds out
 	}

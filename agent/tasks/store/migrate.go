@@ -101,8 +101,8 @@ func own(d dialect, more ...string) [][]string {
 		// Leases of workers outside the agents.
 		`CREATE TABLE outrigger_lease (job_id bigint NOT NULL PRIMARY KEY, attempt integer NOT NULL, until bigint NOT NULL)`,
 		`CREATE INDEX outrigger_lease_until ON outrigger_lease (until)`,
-		// Signs of life of agents.
-		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, seen bigint NOT NULL)`,
+		// Signs of life of agents, and which of them draws which ids.
+		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, node integer NOT NULL UNIQUE, seen bigint NOT NULL)`,
 		// What lists filter by.
 		`CREATE INDEX outrigger_job_state ON river_job (state, id)`,
 		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,

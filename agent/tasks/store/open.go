@@ -169,6 +169,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.goroutine.Go(func() { s.alarms.run(s.stopped) })
 	s.goroutine.Go(func() { s.writer.run(s.stopped) })
+	s.goroutine.Go(s.live)
 	s.goroutine.Go(s.care)
 	return s, nil
 }
@@ -181,6 +182,9 @@ func (s *Store) connect(ctx context.Context) error {
 	}
 	s.exec, s.read = write, read
 	if err := s.backend.migrate(ctx); err != nil {
+		return explained(err)
+	}
+	if err := s.register(ctx); err != nil {
 		return explained(err)
 	}
 	if err := s.giveBackAtStart(ctx); err != nil {
