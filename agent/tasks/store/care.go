@@ -151,11 +151,12 @@ func (s *Store) giveBackNow(ctx context.Context, tx *txn, found [][2]int64, why 
 		if held[f[0]].attempt != int(f[1]) {
 			continue // it moved on meanwhile
 		}
-		end := &finishing{held: Held{f[0], int(f[1])}, outcome: Retry(now, why)}
+		h := held[f[0]]
+		end := &finishing{held: Held{f[0], h.fence()}, outcome: Retry(now, why)}
 		if int(f[1]) >= most[f[0]] {
 			end.outcome = GiveUp(why)
 		}
-		if err := addEnding(p, end, 0, now); err != nil {
+		if err := addEnding(p, end, h, now); err != nil {
 			return err
 		}
 	}

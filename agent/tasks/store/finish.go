@@ -45,7 +45,7 @@ func (s *Store) Finish(ctx context.Context, h Held, o Outcome, also func(ctx con
 	r := s.running[h.ID]
 	s.mu.Unlock()
 	err := s.writer.do(ctx, &op{finish: f, bytes: len(o.output)})
-	if err == nil && r != nil && r.attempt == h.Attempt {
+	if err == nil && r != nil && r.held == h {
 		r.finished.Store(true)
 	}
 	return err
@@ -82,12 +82,12 @@ func (t *txn) finishAll(ctx context.Context, batch []*op) error {
 	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
 	for _, id := range ids {
 		o := byID[id]
-		if held[id].attempt != o.finish.held.Attempt {
+		if held[id].fence() != o.finish.held.Attempt {
 			o.err = ErrLost
 			t.store.stats.lost.Add(1)
 			continue
 		}
-		if err := addEnding(p, o.finish, held[id].snoozes, now); err != nil {
+		if err := addEnding(p, o.finish, held[id], now); err != nil {
 			return err
 		}
 	}
@@ -116,6 +116,10 @@ func (t *txn) finishAll(ctx context.Context, batch []*op) error {
 // holder is who holds a job: which attempt, and how often it was put off before.
 type holder struct{ attempt, snoozes int }
 
+// fence is the attempt's number as Job.Attempt tells it: River counts an attempt
+// that was put off no more, and its number would be another's.
+func (h holder) fence() int { return h.attempt + h.snoozes }
+
 // holders returns those of the jobs that run, and keeps others from changing them.
 func (t *txn) holders(ctx context.Context, ids []int64) (map[int64]holder, error) {
 	d := t.store.dialect
@@ -124,7 +128,7 @@ func (t *txn) holders(ctx context.Context, ids []int64) (map[int64]holder, error
 		return nil, err
 	}
 	var text string
-	query := d.gather("id, attempt, snoozes", "SELECT id, attempt, "+d.snoozes()+" AS snoozes FROM river_job WHERE state = 'running' AND id IN "+d.idList("$1")+d.lock())
+	query := d.gather("id, attempt, snoozes", "SELECT id, attempt, "+d.snoozes()+" AS snoozes FROM river_job WHERE state = 'running' AND id IN "+d.idList("$1")+" ORDER BY id"+d.lock())
 	if err := t.tx.QueryRow(ctx, query, string(list)).Scan(&text); err != nil {
 		return nil, err
 	}
@@ -140,7 +144,7 @@ func (t *txn) holders(ctx context.Context, ids []int64) (map[int64]holder, error
 }
 
 // addEnding adds the end of an attempt to a statement.
-func addEnding(p *riverdriver.JobSetStateIfRunningManyParams, f *finishing, snoozes int, now time.Time) error {
+func addEnding(p *riverdriver.JobSetStateIfRunningManyParams, f *finishing, h holder, now time.Time) error {
 	o := f.outcome
 	state := rivertype.JobState(o.state)
 	metadata := outcomeMetadata(o)
@@ -154,9 +158,9 @@ func addEnding(p *riverdriver.JobSetStateIfRunningManyParams, f *finishing, snoo
 			failure = failureData(now, f.held.Attempt, o.err)
 		}
 	case o.snooze:
-		before := f.held.Attempt - 1
+		before := h.attempt - 1
 		attempt, scheduled = &before, &o.runAt
-		metadata["snoozes"] = snoozes + 1
+		metadata["snoozes"] = h.snoozes + 1
 	default:
 		scheduled, failure = &o.runAt, failureData(now, f.held.Attempt, o.err)
 	}

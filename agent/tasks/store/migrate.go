@@ -108,6 +108,8 @@ func own(d dialect, more ...string) [][]string {
 		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,
 		`CREATE INDEX outrigger_job_queue ON river_job (queue, id)`,
 		`CREATE INDEX outrigger_job_parent ON river_job (` + d.parent() + `, id) WHERE ` + d.parent() + ` IS NOT NULL`,
+		// What is due.
+		`CREATE INDEX outrigger_job_due ON river_job (scheduled_at) WHERE state IN ('retryable', 'scheduled')`,
 		// Whose turn it is in a queue that tenants share.
 		`CREATE INDEX outrigger_job_tenant ON river_job (queue, priority, (` + d.tenant() + `), scheduled_at, id) WHERE state = 'available'`,
 		// What must be done by a time.

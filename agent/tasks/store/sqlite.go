@@ -119,8 +119,11 @@ func (b *sqliteBackend) migrate(ctx context.Context) error {
 	))
 }
 
+func (b *sqliteBackend) listen(context.Context) {} // there is nobody to hear
+
 func (b *sqliteBackend) client(s *Store, config *river.Config) (engine, error) {
-	return river.NewClient(riverdriver.Driver[*sql.Tx](&wrapped[*sql.Tx]{Driver: b.driver, store: s, inside: true}), config)
+	config.ReindexerSchedule = river.NeverSchedule() // it would hold the only connection that writes
+	return river.NewClient(riverdriver.Driver[*sql.Tx](&wrapped[*sql.Tx]{Driver: b.driver, store: s}), config)
 }
 
 func (b *sqliteBackend) close() error {

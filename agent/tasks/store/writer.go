@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,8 @@ type op struct {
 	other  func(ctx context.Context, tx *txn) error
 	bytes  int
 
+	ctx context.Context // the caller's
+
 	// After a commit:
 	inserted []Inserted
 	moved    []Moved
@@ -55,7 +58,7 @@ func (w *writer) do(ctx context.Context, o *op) error {
 	if why := w.store.health.refusal(); why != nil {
 		return why
 	}
-	o.done = make(chan struct{})
+	o.ctx, o.done = ctx, make(chan struct{})
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
@@ -98,7 +101,15 @@ func (w *writer) run(ctx context.Context) {
 				break gather
 			}
 		}
-		w.commit(batch)
+		batch = slices.DeleteFunc(batch, func(o *op) bool {
+			if o.err = o.ctx.Err(); o.err != nil {
+				close(o.done) // nobody waits for it any more
+			}
+			return o.err != nil
+		})
+		if len(batch) > 0 {
+			w.commit(batch)
+		}
 	}
 }
 
@@ -128,8 +139,8 @@ func (o *op) reset() { o.inserted, o.moved, o.rings, o.err = nil, nil, nil, nil 
 func (w *writer) answer(o *op) {
 	if o.err == nil {
 		for _, m := range o.moved {
-			if m.CancelRequested && w.store.options.SQLite != nil {
-				w.store.hub.publish(topicControl, payload(controlPayload{"cancel", m.ID, m.Queue}))
+			if m.CancelRequested {
+				w.store.cancelRun(m.ID)
 			}
 			w.store.options.Moved(m)
 		}
@@ -214,25 +225,6 @@ func (s *Store) notify(ctx context.Context, tx riverdriver.Executor, queues map[
 		payloads = append(payloads, payload(insertPayload{queue}))
 	}
 	return tx.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: topicInsert, Payload: payloads})
-}
-
-// ring wakes who fetches from a queue.
-func (s *Store) ring(queue string) {
-	s.hub.wake(queue)
-	if s.options.SQLite != nil {
-		s.hub.publish(topicInsert, payload(insertPayload{queue}))
-		return
-	}
-	s.mu.Lock()
-	started := s.engine != nil && s.work.Queues[queue] > 0
-	s.mu.Unlock()
-	if !started || !s.health.usable() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.stopped, time.Second)
-	defer cancel()
-	// One that fails is made good by the next poll.
-	_ = s.exec.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: topicInsert, Payload: []string{payload(insertPayload{queue})}})
 }
 
 // errOp marks the failure of one op that must not take others with it.
