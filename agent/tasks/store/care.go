@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
-
-	"github.com/riverqueue/river/riverdriver"
 )
 
 // Pace of what the store does by itself.
@@ -137,44 +135,22 @@ func (s *Store) giveBackNow(ctx context.Context, tx *txn, found [][2]int64, why 
 	if err != nil {
 		return err
 	}
-	rows, err := tx.tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
-	if err != nil {
-		return err
-	}
-	most := make(map[int64]int, len(rows))
-	for _, r := range rows {
-		most[r.ID] = r.MaxAttempts
-	}
 	now := time.Now()
-	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
+	var endings []ending
 	for _, f := range found {
-		if held[f[0]].attempt != int(f[1]) {
+		h, runs := held[f[0]]
+		if !runs || h.Attempt != int(f[1]) {
 			continue // it moved on meanwhile
 		}
-		h := held[f[0]]
-		end := &finishing{held: Held{f[0], h.fence()}, outcome: Retry(now, why)}
-		if int(f[1]) >= most[f[0]] {
-			end.outcome = GiveUp(why)
+		outcome := Retry(now, why)
+		if h.Attempt >= h.Max {
+			outcome = GiveUp(why)
 		}
-		if err := addEnding(p, end, h, now); err != nil {
-			return err
-		}
+		e := endingOf(outcome, h, now)
+		endings = append(endings, e)
+		tx.began(e.job(h), &tx.moved, &tx.rings)
 	}
-	if len(p.ID) == 0 {
-		return nil
-	}
-	ended, err := tx.tx.JobSetStateIfRunningMany(ctx, p)
-	if err != nil {
-		return err
-	}
-	for _, row := range ended {
-		j, err := jobOf(row)
-		if err != nil {
-			return err
-		}
-		tx.began(j, &tx.moved, &tx.rings)
-	}
-	return tx.dropLeases(ctx, p.ID)
+	return tx.end(ctx, endings)
 }
 
 // forget deletes jobs that were to be kept for a shorter time than the rest.

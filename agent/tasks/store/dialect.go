@@ -2,6 +2,7 @@ package store
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,6 +35,11 @@ type dialect interface {
 	// gather makes one JSON array of the rows of a subselect, each an array of the
 	// columns that are named.
 	gather(columns, subselect string) string
+	// records makes one JSON array of the rows of a subselect, each an object of the
+	// columns that are named.
+	records(columns []string, subselect string) string
+	// end is the UPDATE that applies the list of endings that stands at a placeholder.
+	end(placeholder string) string
 	// begin is what an UPDATE sets to give attempts to a worker, whose name stands at
 	// a placeholder.
 	begin(placeholder string) string
@@ -80,6 +86,26 @@ func (sqliteDialect) snoozes() string { return `coalesce(json_extract(metadata, 
 func (sqliteDialect) gather(columns, sub string) string {
 	return `SELECT json_group_array(json_array(` + columns + `)) FROM (` + sub + `)`
 }
+func (sqliteDialect) records(columns []string, sub string) string {
+	pairs := make([]string, len(columns))
+	for i, c := range columns {
+		pairs[i] = "'" + c + "', " + c
+	}
+	return `SELECT json_group_array(json_object(` + strings.Join(pairs, ", ") + `)) FROM (` + sub + `)`
+}
+func (sqliteDialect) end(p string) string {
+	return `UPDATE river_job SET
+			attempt = coalesce(ending.attempt, river_job.attempt),
+			errors = CASE WHEN failure IS NULL THEN errors ELSE jsonb_insert(coalesce(errors, jsonb('[]')), '$[#]', jsonb(failure)) END,
+			finalized_at = ending.finalized_at,
+			metadata = jsonb_patch(river_job.metadata, ending.metadata),
+			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
+			state = ending.state
+		FROM (SELECT value->>'$.id' AS id, value->>'$.attempt' AS attempt, value->'$.failure' AS failure, value->>'$.finalized_at' AS finalized_at,
+				value->'$.metadata' AS metadata, value->>'$.scheduled_at' AS scheduled_at, value->>'$.state' AS state
+			FROM json_each(` + p + `)) AS ending
+		WHERE river_job.id = ending.id AND river_job.state = 'running'`
+}
 func (sqliteDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = datetime('now', 'subsec'), attempted_by = jsonb(json_array(` + p + `))`
 }
@@ -121,6 +147,20 @@ func (postgresDialect) idList(p string) string {
 func (postgresDialect) snoozes() string { return `coalesce((metadata->>'snoozes')::bigint, 0)` }
 func (postgresDialect) gather(columns, sub string) string {
 	return `SELECT coalesce(json_agg(json_build_array(` + columns + `)), '[]')::text FROM (` + sub + `) AS found`
+}
+func (postgresDialect) records(_ []string, sub string) string {
+	return `SELECT coalesce(json_agg(found), '[]')::text FROM (` + sub + `) AS found`
+}
+func (postgresDialect) end(p string) string {
+	return `UPDATE river_job SET
+			attempt = coalesce(ending.attempt, river_job.attempt),
+			errors = CASE WHEN failure IS NULL THEN errors ELSE array_append(errors, failure) END,
+			finalized_at = ending.finalized_at,
+			metadata = river_job.metadata || ending.metadata,
+			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
+			state = ending.state::river_job_state
+		FROM jsonb_to_recordset(` + p + `::jsonb) AS ending(id bigint, attempt smallint, failure jsonb, finalized_at timestamptz, metadata jsonb, scheduled_at timestamptz, state text)
+		WHERE river_job.id = ending.id AND river_job.state = 'running'`
 }
 func (postgresDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = now(), attempted_by = ARRAY[` + p + `::text]`

@@ -66,6 +66,12 @@ func explained(err error) error {
 	return err
 }
 
+// isConflict reports whether a transaction met another one, and is to be tried again.
+func isConflict(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001")
+}
+
 // isTaken reports whether a row was refused since there is one of the same key.
 func isTaken(err error) bool {
 	var lite *sqlite.Error

@@ -121,14 +121,10 @@ type standing struct {
 
 // standing returns the leases of those jobs that are leased and run.
 func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]standing, error) {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
 	var text string
 	d := s.dialect
 	if err := tx.tx.QueryRow(ctx, d.gather("id, attempt, cancelled", `SELECT id, outrigger_lease.attempt AS attempt, CASE WHEN `+d.cancelRequested()+` THEN 1 ELSE 0 END AS cancelled
-		FROM river_job JOIN outrigger_lease ON job_id = id WHERE state = 'running' AND id IN `+d.idList("$1")), string(list)).Scan(&text); err != nil {
+		FROM river_job JOIN outrigger_lease ON job_id = id WHERE state = 'running' AND id IN `+d.idList("$1")), jsonIDs(ids)).Scan(&text); err != nil {
 		return nil, err
 	}
 	var rows [][3]int64
@@ -144,9 +140,5 @@ func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]s
 
 // dropLeases forgets the leases of jobs whose attempts have ended.
 func (t *txn) dropLeases(ctx context.Context, ids []int64) error {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return err
-	}
-	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), string(list))
+	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), jsonIDs(ids))
 }

@@ -116,11 +116,13 @@ func (w *writer) run(ctx context.Context) {
 // commit commits a batch. Where one op's failure took the others with it, each is
 // tried alone.
 func (w *writer) commit(batch []*op) {
-	err := w.try(batch)
+	err := w.insist(batch)
 	if err != nil && len(batch) > 1 && !isUnavailable(err) {
 		for _, o := range batch {
 			o.reset()
-			o.err = w.try([]*op{o})
+			if err := w.insist([]*op{o}); err != nil {
+				o.err = err
+			}
 			w.answer(o)
 		}
 		return
@@ -130,6 +132,22 @@ func (w *writer) commit(batch []*op) {
 			o.err = err
 		}
 		w.answer(o)
+	}
+}
+
+// conflicts is how often a transaction is tried that met another agent's.
+const conflicts = 5
+
+// insist commits a batch, again where it met another transaction halfway.
+func (w *writer) insist(batch []*op) error {
+	for try := 1; ; try++ {
+		err := w.try(batch)
+		if !isConflict(err) || try == conflicts {
+			return err
+		}
+		for _, o := range batch {
+			o.reset()
+		}
 	}
 }
 
@@ -163,7 +181,7 @@ func (w *writer) try(batch []*op) (err error) {
 	defer cancel()
 	defer func() {
 		err = explained(err)
-		s.health.note(err)
+		_ = s.health.note(err)
 	}()
 	tx, err := s.exec.Begin(ctx)
 	if err != nil {
@@ -190,7 +208,6 @@ func (w *writer) try(batch []*op) (err error) {
 		}
 	}
 	queues := make(map[string]bool)
-	waiting := make(map[string]int)
 	for _, o := range batch {
 		if o.err != nil {
 			continue
@@ -208,10 +225,7 @@ func (w *writer) try(batch []*op) (err error) {
 	committed = true
 	s.stats.commits.Add(1)
 	s.stats.writes.Add(uint64(len(batch)))
-	for queue, n := range t.waiting {
-		waiting[queue] += n
-	}
-	s.waiting.add(waiting)
+	s.waiting.add(t.waiting)
 	return nil
 }
 
@@ -227,18 +241,9 @@ func (s *Store) notify(ctx context.Context, tx riverdriver.Executor, queues map[
 	return tx.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: topicInsert, Payload: payloads})
 }
 
-// errOp marks the failure of one op that must not take others with it.
-type errOp struct{ error }
-
-func (e errOp) Unwrap() error { return e.error }
-
 // runOther runs an op's own function inside a savepoint.
 func (t *txn) runOther(ctx context.Context, o *op) error {
-	do := o.other
-	if o.finish != nil && o.err == nil {
-		do = o.finish.also
-	}
-	if do == nil || o.err != nil {
+	if o.other == nil {
 		return nil
 	}
 	sub, err := t.tx.Begin(ctx)
@@ -246,22 +251,21 @@ func (t *txn) runOther(ctx context.Context, o *op) error {
 		return err
 	}
 	inner := &txn{store: t.store, tx: sub}
-	if err = do(ctx, inner); err == nil {
+	if err = o.other(ctx, inner); err == nil {
 		if err = sub.Commit(ctx); err != nil {
 			return err
 		}
-		o.moved = append(o.moved, inner.moved...)
-		o.rings = append(o.rings, inner.rings...)
+		o.moved, o.rings = inner.moved, inner.rings
 		t.addWaiting(inner.waiting)
 		return nil
+	}
+	if isConflict(err) {
+		return err // the whole transaction is lost
 	}
 	if e := sub.Rollback(ctx); e != nil {
 		return errors.Join(err, e)
 	}
 	o.err = explained(err)
-	if o.finish != nil {
-		return errOp{o.err} // its attempt must not stay ended: it is tried alone, and fails alone
-	}
 	return nil
 }
 
