@@ -57,7 +57,7 @@ func (e *executor) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 
 // JobGetAvailable implements riverdriver.Executor.
 func (e *executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	return e.store.fetch(ctx, e.Executor, p)
+	return e.store.fetch(ctx, p)
 }
 
 // JobSetStateIfRunningMany implements riverdriver.Executor.
@@ -103,11 +103,6 @@ func (e *executorTx) Commit(ctx context.Context) error {
 		e.store.alarms.at(r.queue, r.at)
 	}
 	return nil
-}
-
-// JobGetAvailable implements riverdriver.Executor.
-func (e *executorTx) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	return e.store.fetch(ctx, e.ExecutorTx, p)
 }
 
 // JobSetStateIfRunningMany implements riverdriver.Executor.

@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/riverdriver"
 )
 
 // Pace of listening to PostgreSQL.
@@ -46,7 +49,9 @@ func (b *postgresBackend) listenOnce(ctx context.Context) {
 			return
 		}
 	}
-	b.store.lookEverywhere()
+	if b.store.catchUp(connecting) != nil {
+		return
+	}
 	for {
 		waiting, cancel := context.WithTimeout(ctx, earPing)
 		n, err := conn.WaitForNotification(waiting)
@@ -100,19 +105,36 @@ func (s *Store) tellWorkers(queue string) {
 	}
 }
 
-// lookEverywhere has each queue looked at that is run here.
-func (s *Store) lookEverywhere() {
+// catchUp makes good what was told while nobody listened: queues that were paused or
+// resumed, jobs that were cancelled, and those that are new.
+func (s *Store) catchUp(ctx context.Context) error {
 	s.mu.Lock()
+	running := slices.Collect(maps.Keys(s.running))
 	var queues []string
 	if s.work != nil {
-		for queue := range s.work.Queues {
-			queues = append(queues, queue)
-		}
+		queues = slices.Collect(maps.Keys(s.work.Queues))
 	}
 	s.mu.Unlock()
 	for _, queue := range queues {
+		paused, err := s.paused(ctx, s.exec, queue)
+		if err != nil {
+			return err
+		}
+		action := "resume"
+		if paused {
+			action = "pause"
+		}
+		s.hub.publish(topicControl, payload(controlPayload{Action: action, Queue: queue}))
 		s.hub.publish(topicInsert, payload(insertPayload{queue}))
 	}
+	if len(running) == 0 {
+		return nil
+	}
+	cancelled, err := s.exec.JobGetCancelRequested(ctx, &riverdriver.JobGetCancelRequestedParams{ID: running})
+	for _, id := range cancelled {
+		s.cancelRun(id)
+	}
+	return err
 }
 
 // runs reports whether jobs of a queue are run here.

@@ -67,7 +67,7 @@ func (t *tenants) served(queue, tenant string) {
 
 // fetch locks jobs of a queue for River's client, as many as there are slots: by
 // River's own query, or, where tenants share the queue, taking them in turn.
-func (s *Store) fetch(ctx context.Context, e riverdriver.Executor, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+func (s *Store) fetch(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
 	if s.stopping.Load() || !s.health.usable() {
 		return &riverdriver.JobGetAvailableResult{}, nil
 	}
@@ -78,7 +78,11 @@ func (s *Store) fetch(ctx context.Context, e riverdriver.Executor, p *riverdrive
 	limited := *p
 	limited.MaxToLock, limited.MaxAttemptedBy = slots, maxAttemptedBy
 	s.fetchBegins()
-	result, err := s.lock(ctx, e, &limited)
+	var result *riverdriver.JobGetAvailableResult
+	err := s.backend.fetch(ctx, func(e riverdriver.Executor) (err error) {
+		result, err = s.lock(ctx, e, &limited)
+		return err
+	})
 	if err != nil {
 		s.fetchEnds(nil)
 		s.slots.used(p.Queue, slots, 0)
@@ -239,9 +243,8 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 	}
 	each := (n + len(names) - 1) / len(names)
 	lists := make([][]int64, len(names))
-	total := 0
 	for {
-		total = 0
+		total := 0
 		for i, name := range names {
 			if len(lists[i]) < each {
 				if lists[i], err = s.headsOf(ctx, tx, p.Queue, priority, name, each); err != nil {

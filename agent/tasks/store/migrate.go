@@ -103,10 +103,7 @@ func own(d dialect, more ...string) [][]string {
 		`CREATE INDEX outrigger_lease_until ON outrigger_lease (until)`,
 		// Signs of life of agents, and which of them draws which ids.
 		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, node integer NOT NULL UNIQUE, seen bigint NOT NULL)`,
-		// What lists filter by.
-		`CREATE INDEX outrigger_job_state ON river_job (state, id)`,
-		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,
-		`CREATE INDEX outrigger_job_queue ON river_job (queue, id)`,
+		// What lists filter by, beside the indexes of each database.
 		`CREATE INDEX outrigger_job_parent ON river_job (` + d.parent() + `, id) WHERE ` + d.parent() + ` IS NOT NULL`,
 		// What is due.
 		`CREATE INDEX outrigger_job_due ON river_job (scheduled_at) WHERE state IN ('retryable', 'scheduled')`,

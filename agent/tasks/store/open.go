@@ -141,6 +141,8 @@ type backend interface {
 	migrate(ctx context.Context) error
 	// client makes a River client that runs jobs.
 	client(s *Store, config *river.Config) (engine, error)
+	// fetch calls do with what fetches jobs that are run here.
+	fetch(ctx context.Context, do func(riverdriver.Executor) error) error
 	// listen hears what other agents tell, until the context ends.
 	listen(ctx context.Context)
 	close() error
