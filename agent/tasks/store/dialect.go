@@ -13,8 +13,12 @@ type dialect interface {
 	// state is the column as text; time is a time as a column compares with it.
 	state() string
 	time(t time.Time) any
-	// tagged is a condition: the job has the tag that stands at a placeholder.
-	tagged(placeholder string) string
+	// tagged are the jobs joined with their tags, of the columns tag and job_id.
+	tagged() string
+	// unindexed is a condition on a column that is not to choose an index.
+	unindexed(condition string) string
+	// clustered ends a CREATE TABLE whose primary key is where its rows are.
+	clustered() string
 	// deadline is an expression for that fact as it is written in JSON, or null.
 	deadline() string
 	// parent and tenant are expressions for those facts; tenant is never null.
@@ -69,16 +73,18 @@ func (sqliteDialect) state() string { return "state" }
 func (sqliteDialect) time(t time.Time) any {
 	return t.UTC().Round(time.Millisecond).Format("2006-01-02 15:04:05.000")
 }
-func (sqliteDialect) tagged(p string) string {
-	return `id IN (SELECT job_id FROM outrigger_tag WHERE tag = ` + p + `)`
+func (sqliteDialect) tagged() string {
+	return `outrigger_tag CROSS JOIN river_job ON id = job_id` // in this order
 }
-func (sqliteDialect) parent() string   { return `json_extract(metadata, '$.f.parent')` }
-func (sqliteDialect) deadline() string { return `json_extract(metadata, '$.f.deadline')` }
-func (sqliteDialect) tenant() string   { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
-func (sqliteDialect) now() string      { return `datetime('now', 'subsec')` }
-func (sqliteDialect) nowMS() string    { return `cast(unixepoch('subsec') * 1000 AS integer)` }
-func (sqliteDialect) lock() string     { return "" } // there is one writer
-func (sqliteDialect) skip() string     { return "" }
+func (sqliteDialect) unindexed(c string) string { return "+" + c }
+func (sqliteDialect) clustered() string         { return " WITHOUT ROWID" }
+func (sqliteDialect) parent() string            { return `json_extract(metadata, '$.f.parent')` }
+func (sqliteDialect) deadline() string          { return `json_extract(metadata, '$.f.deadline')` }
+func (sqliteDialect) tenant() string            { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
+func (sqliteDialect) now() string               { return `datetime('now', 'subsec')` }
+func (sqliteDialect) nowMS() string             { return `cast(unixepoch('subsec') * 1000 AS integer)` }
+func (sqliteDialect) lock() string              { return "" } // there is one writer
+func (sqliteDialect) skip() string              { return "" }
 func (sqliteDialect) idList(p string) string {
 	return `(SELECT value FROM json_each(` + p + `))`
 }
@@ -129,18 +135,18 @@ func (postgresDialect) columns(payload bool) string {
 	return c + `coalesce('[' || errors[array_upper(errors, 1)]::text || ']', '[]'), '', NULL, ''`
 }
 
-func (postgresDialect) state() string        { return "state::text" }
-func (postgresDialect) time(t time.Time) any { return t }
-func (postgresDialect) tagged(p string) string {
-	return `tags @> ARRAY[` + p + `::varchar(255)]`
-}
-func (postgresDialect) parent() string   { return `((metadata->'f'->>'parent')::bigint)` }
-func (postgresDialect) deadline() string { return `(metadata->'f'->>'deadline')` }
-func (postgresDialect) tenant() string   { return `coalesce(metadata->'f'->>'tenant', '')` }
-func (postgresDialect) now() string      { return `now()` }
-func (postgresDialect) nowMS() string    { return `(extract(epoch FROM now()) * 1000)::bigint` }
-func (postgresDialect) lock() string     { return " FOR UPDATE" }
-func (postgresDialect) skip() string     { return " FOR UPDATE SKIP LOCKED" }
+func (postgresDialect) state() string             { return "state::text" }
+func (postgresDialect) time(t time.Time) any      { return t }
+func (postgresDialect) tagged() string            { return `outrigger_tag JOIN river_job ON id = job_id` }
+func (postgresDialect) unindexed(c string) string { return c } // it has statistics
+func (postgresDialect) clustered() string         { return "" }
+func (postgresDialect) parent() string            { return `((metadata->'f'->>'parent')::bigint)` }
+func (postgresDialect) deadline() string          { return `(metadata->'f'->>'deadline')` }
+func (postgresDialect) tenant() string            { return `coalesce(metadata->'f'->>'tenant', '')` }
+func (postgresDialect) now() string               { return `now()` }
+func (postgresDialect) nowMS() string             { return `(extract(epoch FROM now()) * 1000)::bigint` }
+func (postgresDialect) lock() string              { return " FOR UPDATE" }
+func (postgresDialect) skip() string              { return " FOR UPDATE SKIP LOCKED" }
 func (postgresDialect) idList(p string) string {
 	return `(SELECT value::bigint FROM json_array_elements_text(` + p + `::json))`
 }

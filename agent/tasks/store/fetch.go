@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +107,13 @@ func (s *Store) lock(ctx context.Context, e riverdriver.Executor, p *riverdriver
 			several = true
 		}
 	}
+	var waiting []int
+	if several {
+		var err error
+		if waiting, several, err = s.waitingTenants(ctx, e, p.Queue); err != nil {
+			return nil, err
+		}
+	}
 	if !several {
 		return e.JobGetAvailable(ctx, p)
 	}
@@ -111,7 +121,7 @@ func (s *Store) lock(ctx context.Context, e riverdriver.Executor, p *riverdriver
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := s.lockInTurn(ctx, tx, p)
+	jobs, err := s.lockInTurn(ctx, tx, p, waiting)
 	if err == nil {
 		if err = tx.Commit(ctx); err == nil {
 			return &riverdriver.JobGetAvailableResult{Jobs: jobs}, nil
@@ -157,13 +167,46 @@ func (s *Store) hasTenants(ctx context.Context, e riverdriver.Executor, queue st
 	return n > 0, err
 }
 
+// waitingTenants returns the priorities of which jobs wait in a queue, and whether
+// they are of several tenants: the first and the last of each, by an index.
+func (s *Store) waitingTenants(ctx context.Context, e riverdriver.Executor, queue string) (priorities []int, several bool, err error) {
+	tenant := s.dialect.tenant()
+	var ends [lowestPriority][2]sql.NullString
+	var columns []string
+	var into []any
+	for i := range ends {
+		where := fmt.Sprintf(" FROM river_job WHERE state = 'available' AND queue = $1 AND priority = %d)", i+1)
+		columns = append(columns, "(SELECT min("+tenant+")"+where, "(SELECT max("+tenant+")"+where)
+		into = append(into, &ends[i][0], &ends[i][1])
+	}
+	if err := e.QueryRow(ctx, "SELECT "+strings.Join(columns, ", "), queue).Scan(into...); err != nil {
+		return nil, false, err
+	}
+	only := sql.NullString{}
+	for i, end := range ends {
+		if !end[0].Valid {
+			continue
+		}
+		priorities = append(priorities, i+1)
+		several = several || end[0] != end[1] || only.Valid && only != end[0]
+		only = end[0]
+	}
+	return priorities, several, nil
+}
+
+// lowestPriority is River's.
+const lowestPriority = 4
+
 // lockInTurn locks jobs of the queue, the first priority first, and within one
 // priority a job of each tenant in turn. It looks at the tenants and not at what
 // waits: a tenant's million costs another one nothing.
-func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *riverdriver.JobGetAvailableParams) ([]*rivertype.JobRow, error) {
+func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *riverdriver.JobGetAvailableParams, priorities []int) ([]*rivertype.JobRow, error) {
 	var ids []int64
 	last := s.tenants.servedLast(p.Queue)
-	for priority := 1; priority <= 4 && len(ids) < p.MaxToLock; priority++ {
+	for _, priority := range priorities {
+		if len(ids) >= p.MaxToLock {
+			break
+		}
 		names, err := s.turn(ctx, tx, p.Queue, priority, last)
 		if err != nil {
 			return nil, err

@@ -109,6 +109,8 @@ func own(d dialect, more ...string) [][]string {
 		`CREATE INDEX outrigger_job_due ON river_job (scheduled_at) WHERE state IN ('retryable', 'scheduled')`,
 		// Whose turn it is in a queue that tenants share.
 		`CREATE INDEX outrigger_job_tenant ON river_job (queue, priority, (` + d.tenant() + `), scheduled_at, id) WHERE state = 'available'`,
+		// Tags: an index of what River keeps has no order.
+		`CREATE TABLE outrigger_tag (tag text NOT NULL, job_id bigint NOT NULL, PRIMARY KEY (tag, job_id))` + d.clustered(),
 		// What must be done by a time.
 		`CREATE INDEX outrigger_job_deadline ON river_job (` + d.deadline() + `) WHERE finalized_at IS NULL AND ` + d.deadline() + ` IS NOT NULL`,
 		// Which job a key names.

@@ -100,7 +100,16 @@ func (b *postgresBackend) migrate(ctx context.Context) error {
 		`CREATE INDEX outrigger_job_state ON river_job (state, id)`,
 		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,
 		`CREATE INDEX outrigger_job_queue ON river_job (queue, id)`,
-		`CREATE INDEX outrigger_job_tags ON river_job USING gin (tags)`,
+		`CREATE FUNCTION outrigger_tagged() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
+			INSERT INTO outrigger_tag (tag, job_id) SELECT DISTINCT unnest(NEW.tags), NEW.id;
+			RETURN NULL;
+		END $$`,
+		`CREATE TRIGGER outrigger_tagged AFTER INSERT ON river_job FOR EACH ROW WHEN (cardinality(NEW.tags) > 0) EXECUTE FUNCTION outrigger_tagged()`,
+		`CREATE FUNCTION outrigger_untagged() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
+			DELETE FROM outrigger_tag WHERE tag = ANY (OLD.tags) AND job_id = OLD.id;
+			RETURN NULL;
+		END $$`,
+		`CREATE TRIGGER outrigger_untagged AFTER DELETE ON river_job FOR EACH ROW WHEN (cardinality(OLD.tags) > 0) EXECUTE FUNCTION outrigger_untagged()`,
 	))
 }
 

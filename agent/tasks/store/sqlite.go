@@ -111,14 +111,11 @@ func (b *sqliteBackend) migrate(ctx context.Context) error {
 		// own has the kinds.
 		`CREATE INDEX outrigger_job_state ON river_job (state)`,
 		`CREATE INDEX outrigger_job_queue ON river_job (queue)`,
-		// Tags are a JSON array, which no index looks into.
-		`CREATE TABLE outrigger_tag (tag text NOT NULL, job_id integer NOT NULL, PRIMARY KEY (tag, job_id)) WITHOUT ROWID`,
-		`CREATE INDEX outrigger_tag_job ON outrigger_tag (job_id)`,
 		`CREATE TRIGGER outrigger_tagged AFTER INSERT ON river_job WHEN json_array_length(NEW.tags) > 0 BEGIN
 			INSERT OR IGNORE INTO outrigger_tag (tag, job_id) SELECT value, NEW.id FROM json_each(NEW.tags);
 		END`,
 		`CREATE TRIGGER outrigger_untagged AFTER DELETE ON river_job WHEN json_array_length(OLD.tags) > 0 BEGIN
-			DELETE FROM outrigger_tag WHERE job_id = OLD.id;
+			DELETE FROM outrigger_tag WHERE job_id = OLD.id AND tag IN (SELECT value FROM json_each(OLD.tags));
 		END`,
 		`CREATE TRIGGER outrigger_unleased AFTER DELETE ON river_job BEGIN DELETE FROM outrigger_lease WHERE job_id = OLD.id; END`,
 	))
