@@ -174,7 +174,7 @@ func (p *taskPlane) close() error {
 		errs = append(errs, p.store.Close())
 	}
 	if p.mail != nil {
-		p.mail.Close()
+		errs = append(errs, p.mail.Close())
 	}
 	if p.calls != nil {
 		errs = append(errs, p.calls.conn.Close())

@@ -226,9 +226,8 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 	}
 	each := (n + len(names) - 1) / len(names)
 	lists := make([][]int64, len(names))
-	total := 0
 	for {
-		total = 0
+		total := 0
 		for i, name := range names {
 			if len(lists[i]) < each {
 				if lists[i], err = s.headsOf(ctx, tx, p.Queue, priority, name, each); err != nil {

@@ -151,8 +151,7 @@ func (w *writer) try(batch []*op) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	defer func() {
-		err = explained(err)
-		s.health.note(err)
+		err = s.health.note(explained(err))
 	}()
 	tx, err := s.exec.Begin(ctx)
 	if err != nil {
@@ -218,7 +217,6 @@ func (s *Store) notify(ctx context.Context, tx riverdriver.Executor, queues map[
 
 // ring wakes who fetches from a queue.
 func (s *Store) ring(queue string) {
-	s.hub.wake(queue)
 	if s.options.SQLite != nil {
 		s.hub.publish(topicInsert, payload(insertPayload{queue}))
 		return
