@@ -54,6 +54,11 @@ func (c *Call) PostponeFailed(now Instant, r Result, rnd uint64) (woken []*Waite
 // endpoint did what the call asks for, where its Ending does not tell.
 func (c *Call) Doubt() { c.doubt = true }
 
+// MayDefer reports whether the call may be kept for later should it fail.
+func (c *Call) MayDefer() bool {
+	return c.method.rule.policy.Defer.Mode == DeferOnFailure && !c.stream && !c.noRetry
+}
+
 // Deferrable reports whether a call whose end is r is to be kept for later, so
 // that its caller need not know of the failure. The policy must say
 // DeferOnFailure, the caller must not have forbidden a second try, and the call
@@ -69,7 +74,7 @@ func (c *Call) Doubt() { c.doubt = true }
 // itself: doing it again would not help. The caller's own deadline and cancel
 // never count.
 func (c *Call) Deferrable(now Instant, r Result) bool {
-	if c.method.rule.policy.Defer.Mode != DeferOnFailure || c.stream || c.noRetry || c.deadline != 0 && now >= c.deadline-early {
+	if !c.MayDefer() || c.deadline != 0 && now >= c.deadline-early {
 		return false
 	}
 	twice := c.idempotent
