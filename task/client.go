@@ -63,7 +63,8 @@ func writable(what string, work *outriggerv1.TaskSpec) error {
 }
 
 // Wait returns a task once it has ended, with its result. One that was not done is
-// an *Error. An agent that restarts meanwhile is waited for, until ctx ends.
+// an *Error, and is returned too. An agent that restarts meanwhile is waited for,
+// until ctx ends.
 func (c *Client) Wait(ctx context.Context, id string) (*outriggerv1.Task, error) {
 	answer, err := c.wait(ctx, &outriggerv1.WaitTaskRequest{Id: id})
 	if err != nil {
@@ -97,18 +98,29 @@ const largestAnswer = 256 << 20
 
 var largeAnswers = grpc.MaxCallRecvMsgSize(largestAnswer)
 
-// wait asks again where the agent went away.
+// wait asks again where the agent went away, until ctx ends.
 func (c *Client) wait(ctx context.Context, request *outriggerv1.WaitTaskRequest) (*outriggerv1.WaitTaskResponse, error) {
 	for {
 		answer, err := c.api.WaitTask(ctx, request, largeAnswers)
-		if status.Code(err) != codes.Unavailable {
-			return answer, err
+		if err == nil {
+			return answer, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("task %s: %w while the agent was away: %w", request.GetId(), ctx.Err(), err)
-		case <-time.After(reconnectAfter):
+		ended := ctx.Err()
+		switch status.Code(err) {
+		case codes.DeadlineExceeded: // the agent's clock may be ahead of ctx
+			ended = context.DeadlineExceeded
+		case codes.Unavailable:
+			select {
+			case <-ctx.Done():
+				ended = ctx.Err()
+			case <-time.After(reconnectAfter):
+				continue
+			}
 		}
+		if ended != nil {
+			return nil, fmt.Errorf("waiting for task %s: %w (%w)", request.GetId(), ended, err)
+		}
+		return nil, err
 	}
 }
 
