@@ -147,7 +147,7 @@ func (e *Executor) candidate(ctx context.Context, r *outriggerv1.SubmitTaskReque
 	case KindSchedule:
 		c.places = 0 // its tasks are counted when their time has come
 	case KindChain:
-		if c.start, err = e.beginChain(spec, c.job.ID, now, &c.job.Facts, c.job.RunAt); err != nil {
+		if c.start, err = e.beginChain(spec, &c.job); err != nil {
 			return nil, withinField("task", err)
 		}
 		c.places = len(c.start.jobs)

@@ -311,3 +311,36 @@ func TestAnAgentThatIsSilentLosesItsJobs(t *testing.T) {
 
 // wake lets a job that hangs end.
 var wake = make(chan Outcome)
+
+func TestAFileThatIsLockedAtTheStartIsWaitedFor(t *testing.T) {
+	o := inFile(t)
+	open(t, o).end()
+	other, err := sql.Open("sqlite", o.SQLite.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	other.SetMaxOpenConns(1)
+	if _, err := other.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+
+	s := open(t, o)
+	ran := make(chan int64, 1)
+	s.start(1, func(_ context.Context, j Job) {
+		s.finish(j, Completed(nil))
+		ran <- j.ID
+	})
+	_, err = s.Insert(t.Context(), []New{{Kind: "echo", Queue: "default", MaxAttempts: 1}})
+
+	if s.Problem() != "another process holds the task store's file locked" || !isUnavailable(err) {
+		t.Errorf("problem %q, and an insert gives %v", s.Problem(), err)
+	}
+	if _, err := other.Exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	s.recovers()
+	if in := s.insert(New{})[0]; <-ran != in.ID {
+		t.Error("another job ran")
+	}
+}
