@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
-
-	"github.com/riverqueue/river/riverdriver"
 )
 
 // Pace of what the store does by itself.
@@ -18,26 +16,19 @@ const (
 	reapBatch   = 500
 )
 
-// care gives signs of life, gives back what nobody holds any more, and notices when
-// a database that failed is back.
+// care gives back what nobody holds any more, deletes what has been kept for long
+// enough, and counts.
 func (s *Store) care() {
-	s.health.mu.Lock()
-	s.health.log = s.told
-	s.health.mu.Unlock()
-	if t := s.health.bad.Load(); t != nil {
-		s.told(t.err, t.since)
-	}
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
-	var alive, orphaned, counted, kept, queues time.Time
-	lastSign := time.Now()
+	var counted, kept, queues time.Time
 	for {
 		select {
 		case <-s.stopped.Done():
 			return
 		case <-tick.C:
 		}
-		if !s.health.opened.Load() {
+		if !s.health.opened.Load() || !s.health.usable() {
 			continue
 		}
 		now := time.Now()
@@ -48,23 +39,7 @@ func (s *Store) care() {
 			*last = now
 			return true
 		}
-		// A process that was frozen finds out by the time that has passed, before it
-		// gives another sign.
-		if s.options.Postgres != nil && time.Since(lastSign) > s.options.Lease {
-			s.endAll(ErrLeaseOver)
-		}
-		if !s.health.usable() || due(&alive, s.options.Lease/3) {
-			if s.signOfLife() {
-				lastSign = time.Now()
-			}
-		}
-		if !s.health.usable() {
-			continue
-		}
 		s.reap()
-		if due(&orphaned, s.options.Lease/3) {
-			s.background(s.reapOwn)
-		}
 		if s.options.Postgres != nil && due(&counted, countEvery) {
 			s.background(s.count)
 		}
@@ -89,28 +64,9 @@ func (s *Store) background(do func(context.Context) error) {
 	}
 }
 
-// signOfLife writes that this agent lives: it shows too that the database can be
-// written.
-func (s *Store) signOfLife() bool {
-	ctx, cancel := context.WithTimeout(s.stopped, commitTimeout)
-	defer cancel()
-	err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self)
-	if err != nil {
-		if s.stopped.Err() == nil {
-			s.health.set(explained(err))
-		}
-		return false
-	}
-	s.health.set(nil)
-	return true
-}
-
 // giveBackAtStart gives back what ran when the only agent of a SQLite file ended,
 // leases of apps aside: those last until they lapse.
 func (s *Store) giveBackAtStart(ctx context.Context) error {
-	if err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self); err != nil {
-		return err
-	}
 	if s.options.SQLite == nil {
 		return nil // other agents may hold them: reap finds out
 	}
@@ -147,27 +103,6 @@ func (s *Store) reap() {
 	})
 }
 
-// reapOwn gives back jobs that run here by the database, and don't: the end of
-// their attempts could not be kept while the database was away, or they were fetched
-// and the answer was lost.
-func (s *Store) reapOwn(ctx context.Context) error {
-	s.mu.Lock()
-	here := make([]int64, 0, len(s.running))
-	for id := range s.running {
-		here = append(here, id)
-	}
-	s.mu.Unlock()
-	running, err := json.Marshal(here)
-	if err != nil {
-		return err
-	}
-	d := s.dialect
-	_, err = s.giveBack(ctx, `SELECT id, attempt FROM river_job WHERE state = 'running' AND id NOT IN (SELECT job_id FROM outrigger_lease) AND `+d.worker()+` = $2
-		AND `+d.sinceBegun()+` > $3 AND id NOT IN `+d.idList("$4")+` LIMIT $1`,
-		"how its attempt ended could not be kept", reapBatch, s.self, s.options.Lease.Seconds(), string(running))
-	return err
-}
-
 // giveBack ends the attempts of running jobs that a query finds: they run again, or
 // are given up after their last attempt.
 func (s *Store) giveBack(ctx context.Context, query, why string, args ...any) (int, error) {
@@ -200,43 +135,22 @@ func (s *Store) giveBackNow(ctx context.Context, tx *txn, found [][2]int64, why 
 	if err != nil {
 		return err
 	}
-	rows, err := tx.tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
-	if err != nil {
-		return err
-	}
-	most := make(map[int64]int, len(rows))
-	for _, r := range rows {
-		most[r.ID] = r.MaxAttempts
-	}
 	now := time.Now()
-	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
+	var endings []ending
 	for _, f := range found {
-		if held[f[0]].attempt != int(f[1]) {
+		h, runs := held[f[0]]
+		if !runs || h.Attempt != int(f[1]) {
 			continue // it moved on meanwhile
 		}
-		end := &finishing{held: Held{f[0], int(f[1])}, outcome: Retry(now, why)}
-		if int(f[1]) >= most[f[0]] {
-			end.outcome = GiveUp(why)
+		outcome := Retry(now, why)
+		if h.Attempt >= h.Max {
+			outcome = GiveUp(why)
 		}
-		if err := addEnding(p, end, 0, now); err != nil {
-			return err
-		}
+		e := endingOf(outcome, h, now)
+		endings = append(endings, e)
+		tx.began(e.job(h), &tx.moved, &tx.rings)
 	}
-	if len(p.ID) == 0 {
-		return nil
-	}
-	ended, err := tx.tx.JobSetStateIfRunningMany(ctx, p)
-	if err != nil {
-		return err
-	}
-	for _, row := range ended {
-		j, err := jobOf(row)
-		if err != nil {
-			return err
-		}
-		tx.began(j, &tx.moved, &tx.rings)
-	}
-	return tx.dropLeases(ctx, p.ID)
+	return tx.end(ctx, endings)
 }
 
 // forget deletes jobs that were to be kept for a shorter time than the rest.

@@ -13,8 +13,9 @@ import (
 
 // River's topics.
 const (
-	topicInsert  = "river_insert"
-	topicControl = "river_control"
+	topicInsert     = "river_insert"
+	topicControl    = "river_control"
+	topicLeadership = "river_leadership"
 )
 
 type insertPayload struct {
@@ -35,17 +36,15 @@ func payload(v any) string {
 	return string(text)
 }
 
-// hub carries notifications within the process to River's client, as its listener: a
-// SQLite file is one process's alone, so that no poll of a table is needed. River's clients on PostgreSQL hear by LISTEN and
-// NOTIFY instead.
+// hub carries notifications within the process to River's client, as its listener:
+// it hears of what this process committed at once, and without a poll of a table or
+// a turn over PostgreSQL. What other agents tell comes by ear.
 type hub struct {
 	mu        sync.Mutex
 	listeners map[*listener]struct{}
 }
 
-func newHub() *hub {
-	return &hub{listeners: make(map[*listener]struct{})}
-}
+func newHub() *hub { return &hub{listeners: make(map[*listener]struct{})} }
 
 // publish tells River's client.
 func (h *hub) publish(topic string, payloads ...string) {
