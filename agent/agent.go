@@ -53,12 +53,12 @@ type Addresses struct{ Egress, API, Admin string }
 
 // Agent is one running agent. Make it with New, run it once with Run.
 type Agent struct {
-	options Options
-	logger  *slog.Logger
-	origin  time.Time
-	ready   chan struct{}
-	stopNow chan struct{} // closed by Stop
-	stopped sync.Once
+	options  Options
+	logger   *slog.Logger
+	origin   time.Time
+	ready    chan struct{}
+	patience context.Context // of drains: ended by Stop
+	stop     context.CancelFunc
 
 	doors       *doors
 	relay       *relay.Relay
@@ -69,6 +69,7 @@ type Agent struct {
 	telemetry   atomic.Pointer[telemetry.Telemetry]
 	transitions telemetry.Transitions
 	accessLog   *accessLog
+	tasks       *taskPlane // nil: there is no task executor
 	addresses   Addresses
 
 	control  atomic.Pointer[api.Server] // hears of breakers that moved
@@ -93,7 +94,8 @@ func New(o Options) (*Agent, error) {
 			return nil, err
 		}
 	}
-	a := &Agent{options: o, logger: o.Logger, origin: time.Now().Add(-time.Nanosecond), ready: make(chan struct{}), stopNow: make(chan struct{})}
+	a := &Agent{options: o, logger: o.Logger, origin: time.Now().Add(-time.Nanosecond), ready: make(chan struct{})}
+	a.patience, a.stop = context.WithCancel(context.Background())
 	a.reload.current, a.reload.generation, a.reload.loaded = c, 1, time.Now()
 	return a, nil
 }
@@ -105,7 +107,7 @@ func (a *Agent) Ready() <-chan struct{} { return a.ready }
 func (a *Agent) Addresses() Addresses { return a.addresses }
 
 // Stop ends a drain at once: calls under way are cut off.
-func (a *Agent) Stop() { a.stopped.Do(func() { close(a.stopNow) }) }
+func (a *Agent) Stop() { a.stop() }
 
 // Now returns the present Instant: monotonic time since the agent's origin.
 func (a *Agent) Now() policy.Instant { return time.Since(a.origin) }
@@ -139,8 +141,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.Join(err, a.relay.Close())
 	}
 	a.relay.SetTable(a.registry.apply(c, opened))
+	if a.tasks, err = a.newTaskPlane(ctx, c); err != nil {
+		a.registry.close()
+		return errors.Join(err, a.relay.Close())
+	}
 
-	control := api.New(api.Options{Origin: a.origin, Agent: source{a}, Registrar: registrar{a.registry}, Logger: a.logger})
+	o := api.Options{Origin: a.origin, Agent: source{a}, Registrar: registrar{a.registry}, Logger: a.logger}
+	if a.tasks != nil {
+		o.Tasks, o.MaxTask = a.tasks.executor, c.Tasks.MaxPayload
+	}
+	control := api.New(o)
 	a.control.Store(control)
 	pages := admin.New(admin.Options{Parts: a.parts, Metrics: a.metrics, Logger: a.logger})
 	return a.serve(ctx, doors, control, pages)
@@ -186,11 +196,12 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 	a.serving.Store(false)
 	a.draining.Store(true)
 	endWatch()
+	a.drainTasks() // while what they call is served as before
 	a.drain()
 	stop, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	control.Shutdown(stop)
-	err = errors.Join(err, pages.Shutdown(stop))
+	err = errors.Join(err, pages.Shutdown(stop), a.tasks.close())
 	endSweep()
 	running.Wait()
 	a.health.Close() // before the identities that it connects with
@@ -208,17 +219,8 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 func (a *Agent) drain() {
 	stats := a.relay.Stats()
 	a.logger.Info("draining", "calls", stats.ActiveCalls, "connections", stats.DownstreamConnections, "at_most", a.options.DrainTimeout)
-	ctx, cancel := context.WithTimeout(context.Background(), a.options.DrainTimeout)
+	ctx, cancel := context.WithTimeout(a.patience, a.options.DrainTimeout)
 	defer cancel()
-	drained := make(chan struct{})
-	defer close(drained)
-	go func() {
-		select {
-		case <-a.stopNow:
-			cancel()
-		case <-drained:
-		}
-	}()
 	var requests, permits error // requests are those that are not HTTP/2
 	var others sync.WaitGroup
 	others.Go(func() { requests = a.forward.Shutdown(ctx) })
@@ -236,7 +238,7 @@ func (a *Agent) startTelemetry(c *config.Config) error {
 		Version: a.options.Version,
 		Source: telemetry.Source{
 			Origin: a.origin, Services: a.registry.all, Relay: a.relayStats, Reloads: a.reload.counts, Transitions: &a.transitions, Health: a.healthCounts,
-			Discovery: a.registry.discoveryStats,
+			Discovery: a.registry.discoveryStats, Tasks: a.taskStats,
 		},
 		Prometheus: c.Telemetry.Prometheus, OTLPEndpoint: c.Telemetry.OTLPEndpoint, SampleRatio: c.Telemetry.SampleRatio, Logger: a.logger,
 	})

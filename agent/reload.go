@@ -130,6 +130,7 @@ func (a *Agent) parts() []admin.Part {
 				parts = append(parts, admin.Part{Name: "endpoints of " + s.service, State: admin.Warning, Detail: why})
 			}
 		}
+		parts = append(parts, a.taskParts()...)
 	}
 	return parts
 }

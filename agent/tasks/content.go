@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -17,16 +18,28 @@ const (
 	partDigest   = "digest"
 )
 
+// plain begins content that is not sealed; what package seal makes begins with 1.
+// So a store whose encryption was turned on later can still be read.
+const plain = 0
+
+// errSealed is for content that was sealed when encryption was still configured.
+var errSealed = errors.New("it is encrypted, and the configuration has no tasks.store.encryption any more")
+
 func sealed(s *Settings, id int64, part string, content []byte) ([]byte, error) {
-	if s.Seal == nil || content == nil {
-		return content, nil
+	if s.Seal == nil {
+		return append([]byte{plain}, content...), nil
 	}
 	return s.Seal.Seal(nil, FormatID(id)+"/"+part, content)
 }
 
 func opened(s *Settings, id int64, part string, content []byte) ([]byte, error) {
-	if s.Seal == nil || content == nil {
-		return content, nil
+	switch {
+	case len(content) == 0:
+		return nil, nil
+	case content[0] == plain:
+		return content[1:], nil
+	case s.Seal == nil:
+		return nil, errSealed
 	}
 	return s.Seal.Open(nil, FormatID(id)+"/"+part, content)
 }
@@ -36,9 +49,6 @@ func (e *Executor) seal(id int64, part string, m proto.Message) ([]byte, error) 
 	b, err := proto.Marshal(m)
 	if err != nil {
 		return nil, err
-	}
-	if b == nil {
-		b = []byte{}
 	}
 	return sealed(e.settings.Load(), id, part, b)
 }
@@ -69,5 +79,3 @@ func (e *Executor) resultOf(j *store.Job) (*outriggerv1.TaskResult, error) {
 	result := &outriggerv1.TaskResult{}
 	return result, e.open(j.ID, partOutput, j.Output, result)
 }
-
-func sizeOf(m proto.Message) int { return proto.Size(m) }

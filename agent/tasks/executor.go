@@ -3,152 +3,222 @@ package tasks
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
-	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
+
+// roundEvery is how often what other agents did is looked for: what waits for it
+// waits no longer than that.
+const roundEvery = time.Second
 
 // Executor is the task executor. Make it with New. Safe for concurrent use.
 type Executor struct {
 	options  Options
 	settings atomic.Pointer[Settings]
+	applying sync.Mutex // held by Start, Stop and Apply
+	store    atomic.Pointer[Store]
+	// stopping is closed when Stop begins: nothing new is leased or accepted.
+	// stopped is closed when it ends: streams of work end.
+	stopping, stopped chan struct{}
+	background        sync.WaitGroup
+	endBackground     context.CancelFunc
+
+	// Of the background goroutine alone: whether its last round failed, the chain
+	// that it looked at last, and when it begins anew.
+	roundFailed bool
+	swept       int64
+	nextSweep   time.Time
+	sessions    sessions // workers' streams
+
+	waiters  waiters
+	desk     desk
+	places   places
+	programs programs
+	untold   untold
+	callers  atomic.Int64 // tasks that their submits run now
+	counters counters
+	kinds    kinds
 }
 
 // New returns an executor that has no store yet. Settings that make no sense are
 // an error.
-func New(o Options) (*Executor, error) { return &Executor{options: o}, nil }
+func New(o Options) (*Executor, error) {
+	if err := o.Settings.check(); err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	if o.Origin.IsZero() {
+		o.Origin = o.Now()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Executor{options: o, stopping: make(chan struct{}), stopped: make(chan struct{}), programs: newPrograms()}
+	e.settings.Store(o.Settings.clone())
+	return e, nil
+}
+
+// errStarted is for a second Start.
+var errStarted = errors.New("the executor was started before, or stopped")
 
 // Start gives the executor its store and begins to run tasks. Once; after an
 // error it may be called again.
-func (e *Executor) Start(ctx context.Context, s Store) error { return errPending }
-
-// Stop accepts no more, ends what waits, stops leasing, lets running tasks end
-// until ctx does, and gives the rest back. The store is the caller's to close.
-func (e *Executor) Stop(ctx context.Context) error { return errPending }
+func (e *Executor) Start(ctx context.Context, s Store) error {
+	e.applying.Lock()
+	defer e.applying.Unlock()
+	if e.store.Load() != nil || e.isStopping() {
+		return errStarted
+	}
+	e.store.Store(&s) // what it runs needs it
+	err := s.Start(ctx, store.Work{Queues: e.settings.Load().workers(), Kinds: []string{KindGRPC, KindHTTP, KindEmail, KindSchedule}, Do: e.do})
+	if err != nil {
+		e.store.Store(nil)
+		return err
+	}
+	background, end := context.WithCancel(context.Background())
+	e.endBackground = end
+	e.background.Go(func() { e.rounds(background) })
+	return nil
+}
 
 // Apply takes other settings over. An error leaves the old ones in force.
-func (e *Executor) Apply(ctx context.Context, s Settings) error { return errPending }
+func (e *Executor) Apply(ctx context.Context, s Settings) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	e.applying.Lock()
+	defer e.applying.Unlock()
+	next := s.clone()
+	if kept := e.store.Load(); kept != nil && !e.isStopping() {
+		if err := (*kept).SetQueues(ctx, next.workers()); err != nil {
+			return err
+		}
+	}
+	e.settings.Store(next)
+	return nil
+}
 
-// Moved is for store.Options.Moved. It does not block.
-func (e *Executor) Moved(m store.Moved) {}
+// Stop accepts no more, ends waiting requests, leases nothing, lets running tasks
+// end until ctx does, and gives the rest back. The store is the caller's to close,
+// and so is the API, which must be served until then: workers report to it.
+func (e *Executor) Stop(ctx context.Context) error {
+	e.applying.Lock()
+	defer e.applying.Unlock()
+	if e.isStopping() {
+		return nil
+	}
+	close(e.stopping)
+	var err error
+	var ending sync.WaitGroup
+	if kept := e.store.Load(); kept != nil {
+		ending.Go(func() { err = (*kept).Stop(ctx) })
+	}
+	idle := e.sessions.close()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	close(e.stopped)
+	ending.Wait()
+	select {
+	case <-idle:
+	case <-time.After(giveBackFor): // a worker that reads nothing holds its stream
+	}
+	if e.endBackground != nil {
+		e.endBackground()
+	}
+	e.background.Wait()
+	return err
+}
+
+// giveBackFor is how long streams may take to give back what they hold.
+const giveBackFor = 3 * time.Second
+
+func (e *Executor) isStopping() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// kept returns the store, or the status of why it can't be used.
+func (e *Executor) kept() (Store, error) {
+	s := e.store.Load()
+	switch {
+	case e.isStopping():
+		return nil, refuse(codes.Unavailable, "the agent stops", &errdetails.ErrorInfo{Domain: Domain, Reason: "DRAINING"}, &errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetry)})
+	case s == nil:
+		return nil, storeDown("it has not been opened yet")
+	}
+	return *s, nil
+}
 
 // Problem says why no task can be accepted now; empty: it can.
-func (e *Executor) Problem() string { return "" }
-
-// Deferred is a unary call that is kept for later.
-type Deferred struct {
-	// Service, Method, Metadata and Message are the call's; see Call.
-	Service, Method string
-	Metadata        metadata.MD
-	Message         []byte
-	// IdempotencyKey makes a second one with the same content the same task; empty:
-	// each is a task of its own.
-	IdempotencyKey string
-	// Traceparent is the caller's; empty: it told none.
-	Traceparent string
+func (e *Executor) Problem() string {
+	s := e.store.Load()
+	if s == nil {
+		return "the task store has not been opened yet"
+	}
+	return (*s).Problem()
 }
 
-// Defer keeps a unary call as a grpc task of the queue "default". When it returns
-// the task's id, the task is on disk. An error is a gRPC status.
-func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) {
-	return "", errPending
+// Moved is for store.Options.Moved. It does not block.
+func (e *Executor) Moved(m store.Moved) {
+	e.waiters.wake(m.ID)
+	if m.Parent != 0 {
+		e.waiters.wake(m.Parent)
+	}
+	if m.State == store.Available || m.State == store.Retryable || m.State == store.Scheduled {
+		e.desk.arrived(m.Queue)
+	}
+	if m.CancelRequested {
+		e.sessions.cancelled(m.ID)
+	}
+	e.ended(m)
 }
 
-var errPending = status.Error(codes.Unimplemented, errors.ErrUnsupported.Error())
-
-// SubmitTask accepts a task.
-func (e *Executor) SubmitTask(ctx context.Context, r *outriggerv1.SubmitTaskRequest) (*outriggerv1.SubmitTaskResponse, error) {
-	return nil, errPending
+// rounds look for what nobody in this process tells of.
+func (e *Executor) rounds(ctx context.Context) {
+	ticker := time.NewTicker(roundEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		e.desk.round()
+		e.waiters.round()
+		kept := *e.store.Load()
+		e.say(errors.Join(e.giveUpOverdue(ctx, kept), e.mend(ctx, kept), e.sweep(ctx, kept)))
+	}
 }
 
-// SubmitTasks accepts several, all or none.
-func (e *Executor) SubmitTasks(ctx context.Context, r *outriggerv1.SubmitTasksRequest) (*outriggerv1.SubmitTasksResponse, error) {
-	return nil, errPending
+// say logs what a round could not do, once for each time that the store is down.
+func (e *Executor) say(err error) {
+	switch {
+	case err == nil:
+		e.roundFailed = false
+	case !e.roundFailed && !errors.Is(err, context.Canceled):
+		e.roundFailed = true
+		e.options.Logger.Error("the task store can't be used", "error", err)
+	}
 }
 
-// StreamTasks accepts those that receive returns, until it returns io.EOF, and
-// sends an answer for each; send is called by one goroutine at a time.
-func (e *Executor) StreamTasks(ctx context.Context, receive func() (*outriggerv1.StreamTasksRequest, error), send func(*outriggerv1.StreamTasksResponse) error) error {
-	return errPending
-}
-
-// GetTask shows a task.
-func (e *Executor) GetTask(ctx context.Context, r *outriggerv1.GetTaskRequest) (*outriggerv1.GetTaskResponse, error) {
-	return nil, errPending
-}
-
-// ListTasks shows a page of tasks, the newest first.
-func (e *Executor) ListTasks(ctx context.Context, r *outriggerv1.ListTasksRequest) (*outriggerv1.ListTasksResponse, error) {
-	return nil, errPending
-}
-
-// WaitTask waits until a task, or a step of it, has ended.
-func (e *Executor) WaitTask(ctx context.Context, r *outriggerv1.WaitTaskRequest) (*outriggerv1.WaitTaskResponse, error) {
-	return nil, errPending
-}
-
-// WatchTask sends a task whenever it changed, until it has ended.
-func (e *Executor) WatchTask(ctx context.Context, r *outriggerv1.WatchTaskRequest, send func(*outriggerv1.WatchTaskResponse) error) error {
-	return errPending
-}
-
-// CancelTask ends a task that has not ended.
-func (e *Executor) CancelTask(ctx context.Context, r *outriggerv1.CancelTaskRequest) (*outriggerv1.CancelTaskResponse, error) {
-	return nil, errPending
-}
-
-// RetryTask runs a task again.
-func (e *Executor) RetryTask(ctx context.Context, r *outriggerv1.RetryTaskRequest) (*outriggerv1.RetryTaskResponse, error) {
-	return nil, errPending
-}
-
-// PurgeTasks deletes tasks that have ended.
-func (e *Executor) PurgeTasks(ctx context.Context, r *outriggerv1.PurgeTasksRequest) (*outriggerv1.PurgeTasksResponse, error) {
-	return nil, errPending
-}
-
-// ListQueues shows the queues.
-func (e *Executor) ListQueues(ctx context.Context, r *outriggerv1.ListQueuesRequest) (*outriggerv1.ListQueuesResponse, error) {
-	return nil, errPending
-}
-
-// PauseQueue stops tasks of a queue from being started.
-func (e *Executor) PauseQueue(ctx context.Context, r *outriggerv1.PauseQueueRequest) (*outriggerv1.PauseQueueResponse, error) {
-	return nil, errPending
-}
-
-// ResumeQueue lets them be started again.
-func (e *Executor) ResumeQueue(ctx context.Context, r *outriggerv1.ResumeQueueRequest) (*outriggerv1.ResumeQueueResponse, error) {
-	return nil, errPending
-}
-
-// LeaseTasks leases tasks to a worker.
-func (e *Executor) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequest) (*outriggerv1.LeaseTasksResponse, error) {
-	return nil, errPending
-}
-
-// RenewTasks renews leases.
-func (e *Executor) RenewTasks(ctx context.Context, r *outriggerv1.RenewTasksRequest) (*outriggerv1.RenewTasksResponse, error) {
-	return nil, errPending
-}
-
-// CompleteTask ends a leased task well.
-func (e *Executor) CompleteTask(ctx context.Context, r *outriggerv1.CompleteTaskRequest) (*outriggerv1.CompleteTaskResponse, error) {
-	return nil, errPending
-}
-
-// FailTask ends an attempt of a leased task that failed.
-func (e *Executor) FailTask(ctx context.Context, r *outriggerv1.FailTaskRequest) (*outriggerv1.FailTaskResponse, error) {
-	return nil, errPending
-}
-
-// Work serves a worker's stream: receive returns what it says, and io.EOF once it
-// says no more.
-func (e *Executor) Work(ctx context.Context, receive func() (*outriggerv1.WorkRequest, error), send func(*outriggerv1.WorkResponse) error) error {
-	return errPending
-}
+func (e *Executor) now() time.Time { return e.options.Now() }

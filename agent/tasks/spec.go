@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
@@ -75,8 +75,14 @@ func (s *Settings) checkSpec(spec *outriggerv1.TaskSpec, later filled, now time.
 		err = s.checkHTTP(w.Http, later)
 	case *outriggerv1.TaskSpec_Email:
 		err = s.checkEmail(w.Email, later)
+	case *outriggerv1.TaskSpec_Chain:
+		err = s.checkChain(spec, now)
 	case *outriggerv1.TaskSpec_App:
-		err = checkPayload("app.payload", w.App.GetPayload())
+		if !later.later("app.payload") {
+			if problem := checkPayload("app.payload", w.App.GetPayload()); problem != nil {
+				err = problem
+			}
+		}
 	}
 	if err != nil {
 		return err
@@ -88,7 +94,7 @@ func (s *Settings) checkSpec(spec *outriggerv1.TaskSpec, later filled, now time.
 var content = map[string]string{"grpc": "grpc.message", "http": "http.body", "email": "email", "app": "app.payload", "chain": "chain"}
 
 func (s *Settings) checkSize(spec *outriggerv1.TaskSpec, field string) error {
-	if size := sizeOf(spec); size > s.MaxPayload {
+	if size := proto.Size(spec); size > s.MaxPayload {
 		return &FieldError{content[field], fmt.Sprintf("the task has %d bytes, and may have %d (tasks.max_payload)", size, s.MaxPayload)}
 	}
 	return nil
@@ -217,7 +223,7 @@ func (s *Settings) checkHTTP(w *outriggerv1.HttpWork, later filled) error {
 			return &FieldError{field + ".value", fmt.Sprintf("the value of %q holds control characters", h.GetName())}
 		}
 	}
-	if secret := w.GetSignWith(); secret != "" && (s.Webhooks == nil || !s.Webhooks.Has(secret)) {
+	if secret := w.GetSignWith(); secret != "" && s.Webhooks[secret] == nil {
 		return &FieldError{"http.sign_with", fmt.Sprintf("there is no secret %q in tasks.webhook_secrets", secret)}
 	}
 	return nil
@@ -242,23 +248,10 @@ func checkURL(text string) string {
 	return ""
 }
 
-func (s *Settings) checkEmail(w *outriggerv1.EmailWork, later filled) error {
-	if s.Email == nil {
-		return refuse(codes.FailedPrecondition, "e-mails can't be sent: the configuration has no tasks.email block")
-	}
-	if later != nil && later.later("email") {
-		return nil // judged once it is whole
-	}
-	if err := s.Email.Check(w); err != nil {
-		return emailError(err)
-	}
-	return nil
-}
-
 // jsonType is the content type of JSON.
 const jsonType = "application/json"
 
-func checkPayload(field string, p *outriggerv1.Payload) error {
+func checkPayload(field string, p *outriggerv1.Payload) *FieldError {
 	if p.GetContentType() == jsonType && !json.Valid(p.GetData()) {
 		return &FieldError{field + ".data", fmt.Sprintf("its content_type is %s, and it is not JSON", jsonType)}
 	}

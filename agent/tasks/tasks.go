@@ -30,9 +30,9 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/outrigger-rpc/outrigger/agent/tasks/email"
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
 	"github.com/outrigger-rpc/outrigger/agent/tasks/webhook"
-	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/sla"
 )
 
@@ -103,7 +103,9 @@ type Settings struct {
 	// Retention is how long the store keeps what ended.
 	Retention store.Retention
 	// Email sends the mails of email tasks. nil: they are refused.
-	Email Email
+	Email Mailer
+	// Templates are those that email tasks may name. nil: there are none.
+	Templates *email.Templates
 	// Webhooks sign the requests of http tasks, by the names of their secrets.
 	Webhooks map[string]Signer
 	// Seal encrypts what tasks contain and what came of them. nil: it is kept as
@@ -163,15 +165,14 @@ type Calls interface {
 	Call(ctx context.Context, c Call) (reply []byte, err error)
 }
 
-// Email sends e-mails. Safe for concurrent use. An error with a method
-// Permanent() bool that returns true is final; others are tried again.
-type Email interface {
-	// Check returns what is wrong with a mail, as a *FieldError where a field of it
-	// is.
-	Check(w *outriggerv1.EmailWork) error
-	// Send sends it: id makes its Message-ID, at is its Date, so that both are the
-	// same whenever it is sent again.
-	Send(ctx context.Context, id string, at time.Time, w *outriggerv1.EmailWork) (messageID string, err error)
+// Mailer sends e-mails: an *email.Sender. Safe for concurrent use.
+type Mailer interface {
+	// Validate returns what is wrong with a mail.
+	Validate(m email.Message) []email.Problem
+	// MessageID returns the Message-ID of a task's mail, the same each time.
+	MessageID(taskID string) string
+	// Send sends it. An error is an *email.Error.
+	Send(ctx context.Context, m email.Message) (email.Receipt, error)
 }
 
 // Signer signs requests, as Standard Webhooks say: a *webhook.Files. Safe for
@@ -242,7 +243,8 @@ type Store interface {
 	Insert(ctx context.Context, jobs []store.New) ([]store.Inserted, error)
 	Get(ctx context.Context, id int64) (store.Job, error)
 	List(ctx context.Context, f store.Filter) ([]store.Job, error)
-	// Find returns the job that Unique names: store.ErrNotFound if none does.
+	// Find returns the newest job that Unique named, ended or not:
+	// store.ErrNotFound if none is kept.
 	Find(ctx context.Context, unique []byte) (store.Job, error)
 	// Overdue returns jobs, at most limit, that neither run nor have ended and
 	// whose Facts.Deadline lies before now.

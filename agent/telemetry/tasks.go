@@ -34,7 +34,8 @@ type TaskKindStats struct {
 	// Wait is how long attempts waited past their time, Run how long they took.
 	Wait, Run sla.Histogram
 	// Report is what was promised and kept, over the window of the SLA's figures.
-	Report sla.Report
+	// nil: no task of it has ended.
+	Report *sla.Report
 }
 
 // TaskQueueStats are those of one queue.
@@ -78,7 +79,9 @@ func collectTasks(c *collection, s TaskStats) {
 		}
 		distribution(c, taskWait, taskBounds, &k.Wait, name)
 		distribution(c, taskRun, taskBounds, &k.Run, name)
-		collectSLA(c, k.Report, keyService.String(TaskService(k.Kind)))
+		if k.Report != nil {
+			collectSLA(c, *k.Report, keyService.String(TaskService(k.Kind)))
+		}
 	}
 	for _, n := range s.Submits {
 		c.counter(taskSubmits, n.Total, keyOutcome.String(n.Label))

@@ -47,6 +47,10 @@ type dialect interface {
 	// begin is what an UPDATE sets to give attempts to a worker, whose name stands at
 	// a placeholder.
 	begin(placeholder string) string
+	// worker is who began the last attempt, sinceBegun how long ago that was, in
+	// seconds.
+	worker() string
+	sinceBegun() string
 	// cancelRequested is a condition: somebody asked that the job stop.
 	cancelRequested() string
 	// forgetCancel is metadata without the mark that the job is to be cancelled.
@@ -115,6 +119,10 @@ func (sqliteDialect) end(p string) string {
 func (sqliteDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = datetime('now', 'subsec'), attempted_by = jsonb(json_array(` + p + `))`
 }
+func (sqliteDialect) worker() string { return `json_extract(attempted_by, '$[#-1]')` }
+func (sqliteDialect) sinceBegun() string {
+	return `(unixepoch('subsec') - unixepoch(attempted_at, 'subsec'))`
+}
 func (sqliteDialect) cancelRequested() string {
 	return `json_type(metadata, '$.cancel_attempted_at') IS NOT NULL`
 }
@@ -170,6 +178,10 @@ func (postgresDialect) end(p string) string {
 }
 func (postgresDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = now(), attempted_by = ARRAY[` + p + `::text]`
+}
+func (postgresDialect) worker() string { return `attempted_by[array_upper(attempted_by, 1)]` }
+func (postgresDialect) sinceBegun() string {
+	return `extract(epoch FROM now() - attempted_at)`
 }
 func (postgresDialect) cancelRequested() string { return `metadata ? 'cancel_attempted_at'` }
 func (postgresDialect) forgetCancel() string    { return `metadata - 'cancel_attempted_at'` }

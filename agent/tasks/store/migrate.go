@@ -19,13 +19,9 @@ func migrateWith[TTx any](ctx context.Context, driver riverdriver.Driver[TTx], s
 	}
 	all := migrator.AllVersions()
 	newest := all[len(all)-1].Version
-	existing, err := migrator.ExistingVersions(ctx)
+	have, err := engineVersion(ctx, driver.GetExecutor())
 	if err != nil {
 		return err
-	}
-	have := 0
-	for _, m := range existing {
-		have = max(have, m.Version)
 	}
 	if have > newest {
 		return &NewerError{What: "the engine's tables", Have: have, Know: newest}
@@ -36,6 +32,20 @@ func migrateWith[TTx any](ctx context.Context, driver riverdriver.Driver[TTx], s
 		}
 	}
 	return migrateOwn(ctx, driver.GetExecutor(), steps)
+}
+
+// engineVersion returns the version of River's tables; 0: there are none.
+func engineVersion(ctx context.Context, e riverdriver.Executor) (int, error) {
+	there, err := e.TableExists(ctx, &riverdriver.TableExistsParams{Table: "river_migration"})
+	if err != nil || !there {
+		return 0, err
+	}
+	existing, err := e.MigrationGetByLine(ctx, &riverdriver.MigrationGetByLineParams{Line: riverdriver.MigrationLineMain})
+	have := 0
+	for _, m := range existing {
+		have = max(have, m.Version)
+	}
+	return have, err
 }
 
 // NewerError refuses tables of a newer program.

@@ -148,10 +148,11 @@ type backend interface {
 	close() error
 }
 
-// Open opens the database and brings its tables up to date. A SQLite file that
-// can't be used is an error; so is a schema that is newer than this program. A
-// PostgreSQL server that can't be reached is not: the store says so by Problem,
-// refuses to accept anything, and goes on trying.
+// Open opens the database and brings its tables up to date. What no waiting mends is
+// an error: a file that is no SQLite database, is where no folder is, or is in use by
+// another agent, and a schema that is newer than this program. What may pass is not:
+// a server that can't be reached, a file that is locked or read-only, a disk that is
+// full. The store says so by Problem, refuses to accept anything, and goes on trying.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{options: o, logger: o.Logger, running: make(map[int64]*run)}
@@ -173,7 +174,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.writer = newWriter(s)
 	err := s.connect(ctx)
-	if err != nil && (o.SQLite != nil || !isUnavailable(err)) {
+	if err != nil && !isUnavailable(err) {
 		s.stop()
 		return nil, errors.Join(err, s.backend.close())
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"golang.org/x/sys/unix"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // its driver "sqlite", too
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Settings of the embedded database.
@@ -36,6 +37,9 @@ type sqliteBackend struct {
 }
 
 func (b *sqliteBackend) open(ctx context.Context) (riverdriver.Executor, *sql.DB, error) {
+	if err := b.close(); err != nil { // what a try before left
+		return nil, nil, err
+	}
 	if err := b.claim(); err != nil {
 		return nil, nil, err
 	}
@@ -63,18 +67,29 @@ func (b *sqliteBackend) open(ctx context.Context) (riverdriver.Executor, *sql.DB
 	return b.driver.GetExecutor(), b.read, nil
 }
 
+// cannot says why the file can't be used: an *Unavailable where that may pass.
 func (b *sqliteBackend) cannot(err error) error {
-	if why := sqliteWhy(err); why != "" {
-		return fmt.Errorf("the task store %s: %s", b.options.Path, why)
+	text := fmt.Sprintf("the task store %s can't be opened: %v", b.options.Path, err)
+	why := sqliteWhy(err)
+	if why != "" {
+		text = fmt.Sprintf("the task store %s: %s", b.options.Path, why)
 	}
-	return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+	var e *sqlite.Error
+	passes := errors.As(err, &e) && why != "" && e.Code()&0xFF != sqlite3.SQLITE_CORRUPT && e.Code()&0xFF != sqlite3.SQLITE_NOTADB
+	for _, known := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EIO} {
+		passes = passes || errors.Is(err, known)
+	}
+	if passes {
+		return &Unavailable{Why: text, cause: err}
+	}
+	return errors.New(text)
 }
 
 // claim makes the file, for its owner alone, and keeps other agents from it.
 func (b *sqliteBackend) claim() error {
 	lock, err := os.OpenFile(b.options.Path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+		return b.cannot(err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
@@ -86,7 +101,7 @@ func (b *sqliteBackend) claim() error {
 	b.lock = lock
 	file, err := os.OpenFile(b.options.Path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("the task store %s can't be opened: %w", b.options.Path, err)
+		return b.cannot(err)
 	}
 	return file.Close()
 }
@@ -168,5 +183,6 @@ func (b *sqliteBackend) close() error {
 	if b.lock != nil {
 		errs = append(errs, b.lock.Close())
 	}
+	b.read, b.write, b.lock = nil, nil, nil
 	return errors.Join(errs...)
 }
