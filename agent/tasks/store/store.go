@@ -124,6 +124,9 @@ type Job struct {
 	Tags            []string
 }
 
+// Counted returns how many attempts were made that count, and how many may be.
+func (j *Job) Counted() (attempts, most int) { return j.Attempt - j.Snoozes, j.MaxAttempts - j.Snoozes }
+
 // Failure is an attempt that failed.
 type Failure struct {
 	Attempt int
