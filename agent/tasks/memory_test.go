@@ -126,6 +126,16 @@ func (m *memory) within(do func() error) error {
 	return nil
 }
 
+// read runs do, which changes nothing.
+func (m *memory) read(do func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return m.down
+	}
+	return do()
+}
+
 func (m *memory) look() {
 	select {
 	case m.kick <- struct{}{}:
@@ -182,7 +192,7 @@ func (m *memory) Insert(_ context.Context, jobs []store.New) (all []store.Insert
 }
 
 func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, r := range m.jobs {
 			if r.unique == string(unique) && r.ID > j.ID {
 				j = r.Job
@@ -197,7 +207,7 @@ func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error)
 }
 
 func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		r := m.jobs[id]
 		if r == nil {
 			return store.ErrNotFound
@@ -209,7 +219,7 @@ func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
 }
 
 func (m *memory) List(_ context.Context, f store.Filter) (all []store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, id := range slices.Backward(slices.Sorted(maps.Keys(m.jobs))) {
 			r := m.jobs[id]
 			if len(f.States) > 0 && !slices.Contains(f.States, r.State) || f.Kind != "" && r.Kind != f.Kind || f.Queue != "" && r.Queue != f.Queue ||
@@ -230,7 +240,7 @@ func (m *memory) List(_ context.Context, f store.Filter) (all []store.Job, err e
 }
 
 func (m *memory) Overdue(_ context.Context, now time.Time, limit int) (all []store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, r := range m.jobs {
 			if d := r.Facts.Deadline; !d.IsZero() && d.Before(now) && !hasEnded(r.State) && r.State != store.Running && len(all) < limit {
 				all = append(all, r.Job)
@@ -419,7 +429,7 @@ func (m *memory) Pause(_ context.Context, queue string) error  { return m.pause(
 func (m *memory) Resume(_ context.Context, queue string) error { return m.pause(queue, false) }
 
 func (m *memory) Queues(_ context.Context, names []string) (all []store.Queue, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, name := range names {
 			q := store.Queue{Name: name, Paused: m.paused[name]}
 			for _, r := range m.jobs {
@@ -511,6 +521,7 @@ func (m *memory) SetQueues(_ context.Context, workers map[string]int) error {
 
 func (m *memory) Start(_ context.Context, w store.Work) error {
 	m.work = w
+	m.look()
 	m.all.Go(m.fetch)
 	return nil
 }
