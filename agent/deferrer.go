@@ -2,12 +2,9 @@ package agent
 
 import (
 	"context"
-	"encoding/base64"
-	"strings"
 	"sync"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/outrigger-rpc/outrigger/agent/relay"
@@ -28,7 +25,7 @@ type deferrer struct {
 func (d *deferrer) Defer(call relay.DeferredCall, done func(id string, refused *policy.Refusal)) {
 	d.storing.Go(func() {
 		id, err := d.agent.tasks.executor.Defer(context.Background(), tasks.Deferred{
-			Service: call.Service, Method: call.Method, Metadata: metadataOf(call.Metadata), Message: call.Message,
+			Service: call.Service, Method: call.Method, Metadata: call.Metadata, Message: call.Message,
 			IdempotencyKey: call.IdempotencyKey, Traceparent: call.Traceparent,
 		})
 		if err != nil {
@@ -37,24 +34,6 @@ func (d *deferrer) Defer(call relay.DeferredCall, done func(id string, refused *
 		}
 		done(id, nil)
 	})
-}
-
-// metadataOf reads a call's metadata: values of "-bin" keys become bytes. One that is
-// no base64 is left out, as every gRPC server does.
-func metadataOf(fields []policy.Field) metadata.MD {
-	md := make(metadata.MD, len(fields))
-	for _, f := range fields {
-		value := f.Value
-		if strings.HasSuffix(f.Name, "-bin") {
-			data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
-			if err != nil {
-				continue
-			}
-			value = string(data)
-		}
-		md.Append(f.Name, value)
-	}
-	return md
 }
 
 // notKept makes a refusal of the executor's.
