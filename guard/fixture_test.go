@@ -39,7 +39,7 @@ func (h *house) Note(*balancer.Endpoint) string { return "" }
 func (h *house) Drained(string, string, bool) {}
 
 func (h *house) Discovery(string) (api.Discovery, bool) { return api.Discovery{}, false }
-func (h *house) TaskPromises() []api.Promise { return nil }
+func (h *house) TaskPromises() []api.Promise            { return nil }
 
 func (h *house) Services() []*policy.Service {
 	h.mu.Lock()
