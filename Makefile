@@ -95,6 +95,18 @@ bench-policies: build ## retry storm, hedge, adaptive limit and half-open probes
 bench-endpoints: build ## five faults of endpoints in sequence, and 10,000 endpoints that change (about 2 minutes; root and nft for a real blackhole)
 	go run ./bench/endpoints
 
+.PHONY: test-tasks
+test-tasks: ## kills, stops, full disks and lost databases against the task executor (about 10 minutes; wants PostgreSQL, and root)
+	OUTRIGGER_TEST_TASKS=all go test -count=1 -v -timeout 60m ./test/tasks
+
+.PHONY: bench-tasks
+bench-tasks: build ## submits and execution of tasks against their goals, beside bare River (about 5 minutes; wants PostgreSQL)
+	go run ./bench/tasks
+
+.PHONY: bench-tasks-million
+bench-tasks-million: build ## a million queued tasks: listing, submitting, memory (about 10 minutes)
+	go run ./bench/tasks -only million
+
 .PHONY: test-attack
 test-attack: build ## 22 attacks on the egress port beside a good client (about 4 minutes)
 	cd test/attack && go run . -tries 3

@@ -148,7 +148,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	o := api.Options{Origin: a.origin, Agent: source{a}, Registrar: registrar{a.registry}, Logger: a.logger}
 	if a.tasks != nil {
-		o.Tasks, o.MaxRequest = a.tasks.executor, maxBatch*c.Tasks.MaxPayload
+		o.Tasks, o.MaxTask = a.tasks.executor, c.Tasks.MaxPayload
 	}
 	control := api.New(o)
 	a.control.Store(control)

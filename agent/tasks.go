@@ -21,9 +21,6 @@ import (
 	"github.com/outrigger-rpc/outrigger/agent/telemetry"
 )
 
-// maxBatch is how many of the largest tasks one request may hold.
-const maxBatch = 4
-
 // taskPlane is the task executor and what it works by.
 type taskPlane struct {
 	executor *tasks.Executor
@@ -177,7 +174,7 @@ func (p *taskPlane) close() error {
 		errs = append(errs, p.store.Close())
 	}
 	if p.mail != nil {
-		p.mail.Close()
+		errs = append(errs, p.mail.Close())
 	}
 	if p.calls != nil {
 		errs = append(errs, p.calls.conn.Close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"buf.build/go/protovalidate"
@@ -36,20 +37,22 @@ func (s *Server) interceptors() []grpc.ServerOption {
 		grpc.ChainUnaryInterceptor(
 			logging.UnaryServerInterceptor(logger, logged...),
 			recovery.UnaryServerInterceptor(recovered),
+			s.sizedUnary,
 			validation.UnaryServerInterceptor(rules{}),
 		),
 		grpc.ChainStreamInterceptor(
 			logging.StreamServerInterceptor(logger, logged...),
 			recovery.StreamServerInterceptor(recovered),
 			s.endStreams,
-			unlessOneByOne(validation.StreamServerInterceptor(rules{})),
+			s.sizedStream,
+			unlessJudged(validation.StreamServerInterceptor(rules{})),
 		),
 	}
 }
 
-// unlessOneByOne keeps an interceptor away from streams that check their messages one
-// by one: a mistake in one must not end the stream of all.
-func unlessOneByOne(intercept grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+// unlessJudged keeps an interceptor away from Guard and StreamTasks, which check
+// what comes one by one: a mistake in one must not end the stream of all.
+func unlessJudged(intercept grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
 	return func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		switch info.FullMethod {
 		case outriggerv1.ResilienceService_Guard_FullMethodName, outriggerv1.TaskService_StreamTasks_FullMethodName:
@@ -57,6 +60,49 @@ func unlessOneByOne(intercept grpc.StreamServerInterceptor) grpc.StreamServerInt
 		}
 		return intercept(service, stream, info, handler)
 	}
+}
+
+// forTasks reports whether a method takes tasks, which may be large.
+func forTasks(method string) bool {
+	return strings.HasPrefix(method, "/"+outriggerv1.TaskService_ServiceDesc.ServiceName+"/")
+}
+
+// sized refuses a request that is larger than any of its kind needs to be.
+func sized(method string, m any) error {
+	if r, ok := m.(proto.Message); ok && !forTasks(method) && proto.Size(r) > maxRequest {
+		return status.Errorf(codes.ResourceExhausted, "the request has %d bytes, and may have %d", proto.Size(r), maxRequest)
+	}
+	return nil
+}
+
+func (s *Server) sizedUnary(ctx context.Context, r any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if s.tasks != nil {
+		if err := sized(info.FullMethod, r); err != nil {
+			return nil, err
+		}
+	}
+	return handler(ctx, r)
+}
+
+func (s *Server) sizedStream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if s.tasks != nil && !forTasks(info.FullMethod) {
+		stream = &sizedReader{stream, info.FullMethod}
+	}
+	return handler(service, stream)
+}
+
+// sizedReader is a stream whose requests are bounded.
+type sizedReader struct {
+	grpc.ServerStream
+	method string
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (b *sizedReader) RecvMsg(m any) error {
+	if err := b.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return sized(b.method, m)
 }
 
 // logLevel sorts outcomes by whom they concern: what a caller got wrong is of

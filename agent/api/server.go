@@ -12,9 +12,9 @@
 //	server.Shutdown(ctx)
 //
 // It serves outrigger.v1's AgentService, BreakerService, EndpointService,
-// SlaService, ResilienceService and TaskService, grpc.health.v1 and server reflection. Watch
-// streams send what is there at first, then what changes, and end with
-// UNAVAILABLE when the agent does.
+// SlaService, TaskService and ResilienceService, grpc.health.v1 and server
+// reflection. Watch streams send what is there at first, then what changes, and end
+// with UNAVAILABLE when the agent does.
 package api
 
 import (
@@ -45,6 +45,7 @@ const (
 	maxStreams     = 1000     // at a time, of one connection: those who wait for tasks are many
 	maxWatchers    = 64       // at a time, of all connections
 	maxRequest     = 64 << 10 // a batch of Guard included: about 600 operations with long names
+	maxTasks       = 4 << 20  // a request to TaskService; more where one task may be larger
 	maxHeaderBytes = 16 << 10
 	bufferSize     = 4 << 10 // of each connection and direction; the standard is 32 KiB
 	connectTimeout = 5 * time.Second
@@ -139,10 +140,9 @@ type Options struct {
 	Agent Agent
 	// Registrar keeps endpoints that programs register. nil: none can be.
 	Registrar Registrar
-	// Tasks executes tasks. nil: there is no task executor.
-	Tasks Tasks
-	// MaxRequest is the largest request, in bytes. Zero: 64 KiB.
-	MaxRequest int
+	// Tasks keeps tasks. nil: none are kept. MaxTask is how many bytes one may have.
+	Tasks   Tasks
+	MaxTask int
 	// Logger hears of what operators changed (INFO), of requests (DEBUG) and
 	// of their failures. nil: nobody does.
 	Logger *slog.Logger
@@ -157,6 +157,7 @@ type Server struct {
 	registrar  Registrar
 	registrars atomic.Int32
 	listening  sync.WaitGroup // the goroutines that read from those streams
+	tasks      Tasks          // may be nil
 	grpc       *grpc.Server
 	health     *health.Server
 	changes    broadcast
@@ -179,12 +180,16 @@ func New(o Options) *Server {
 	if o.Origin.IsZero() {
 		o.Origin = time.Now()
 	}
-	s := &Server{origin: o.Origin, agent: o.Agent, registrar: o.Registrar, log: o.Logger, health: health.NewServer()}
+	s := &Server{origin: o.Origin, agent: o.Agent, registrar: o.Registrar, tasks: o.Tasks, log: o.Logger, health: health.NewServer()}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.permits = newPermits(s)
+	largest := maxRequest
+	if o.Tasks != nil {
+		largest = max(maxTasks, o.MaxTask+maxRequest) // other services' requests are bounded by sized
+	}
 	s.grpc = grpc.NewServer(append(s.interceptors(),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.MaxRecvMsgSize(max(o.MaxRequest, maxRequest)),
+		grpc.MaxRecvMsgSize(largest),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ReadBufferSize(bufferSize),
 		grpc.WriteBufferSize(bufferSize),
@@ -197,8 +202,8 @@ func New(o Options) *Server {
 	outriggerv1.RegisterBreakerServiceServer(s.grpc, &breakerService{server: s})
 	outriggerv1.RegisterEndpointServiceServer(s.grpc, &endpointService{server: s})
 	outriggerv1.RegisterSlaServiceServer(s.grpc, &slaService{server: s})
+	outriggerv1.RegisterTaskServiceServer(s.grpc, &taskService{server: s})
 	outriggerv1.RegisterResilienceServiceServer(s.grpc, &resilienceService{server: s})
-	outriggerv1.RegisterTaskServiceServer(s.grpc, &taskService{tasks: o.Tasks})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	for name := range s.grpc.GetServiceInfo() {

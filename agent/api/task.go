@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -11,13 +10,13 @@ import (
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
 
-// Tasks executes tasks. The errors of its methods are gRPC statuses, as callers
-// shall see them. Safe for concurrent use.
+// Tasks keeps work and does it: what TaskService answers with. Errors are gRPC
+// statuses, as callers shall see them. Safe for concurrent use.
 type Tasks interface {
 	SubmitTask(ctx context.Context, r *outriggerv1.SubmitTaskRequest) (*outriggerv1.SubmitTaskResponse, error)
 	SubmitTasks(ctx context.Context, r *outriggerv1.SubmitTasksRequest) (*outriggerv1.SubmitTasksResponse, error)
-	// StreamTasks accepts what receive returns until its io.EOF; send is called by
-	// one goroutine at a time.
+	// StreamTasks accepts what receive returns until it returns io.EOF, and sends an
+	// answer for each. A request that comes together with an error is refused with it.
 	StreamTasks(ctx context.Context, receive func() (*outriggerv1.StreamTasksRequest, error), send func(*outriggerv1.StreamTasksResponse) error) error
 	GetTask(ctx context.Context, r *outriggerv1.GetTaskRequest) (*outriggerv1.GetTaskResponse, error)
 	ListTasks(ctx context.Context, r *outriggerv1.ListTasksRequest) (*outriggerv1.ListTasksResponse, error)
@@ -33,130 +32,146 @@ type Tasks interface {
 	RenewTasks(ctx context.Context, r *outriggerv1.RenewTasksRequest) (*outriggerv1.RenewTasksResponse, error)
 	CompleteTask(ctx context.Context, r *outriggerv1.CompleteTaskRequest) (*outriggerv1.CompleteTaskResponse, error)
 	FailTask(ctx context.Context, r *outriggerv1.FailTaskRequest) (*outriggerv1.FailTaskResponse, error)
-	// Work serves a worker's stream until receive returns io.EOF and what the worker
-	// holds has ended.
+	// Work serves a worker's stream: receive returns io.EOF once it says no more. It
+	// may call receive until the stream has ended, whose context ends then.
 	Work(ctx context.Context, receive func() (*outriggerv1.WorkRequest, error), send func(*outriggerv1.WorkResponse) error) error
 }
 
-// errNoTasks is for an agent without a task executor.
-var errNoTasks = status.Error(codes.FailedPrecondition, "this agent runs no tasks: its configuration has no tasks block; write tasks: {} for an embedded store")
+// errNoTasks is for an agent that keeps no tasks.
+var errNoTasks = status.Error(codes.FailedPrecondition, "this agent keeps no tasks: its configuration has no tasks block; write one, such as tasks: {}")
 
 // taskService implements outrigger.v1.TaskService.
 type taskService struct {
 	outriggerv1.UnimplementedTaskServiceServer
-	tasks Tasks // nil: there are none
+	server *Server
 }
 
-// ask passes a request on.
-func ask[Q, A any](s *taskService, ctx context.Context, q Q, do func(Tasks, context.Context, Q) (A, error)) (A, error) { //nolint:revive // methods can't have types
-	if s.tasks == nil {
-		var none A
-		return none, errNoTasks
+// asked answers a request by one of Tasks' methods.
+func asked[Request, Response any](ctx context.Context, t *taskService, r *Request, answer func(Tasks, context.Context, *Request) (*Response, error)) (*Response, error) {
+	if t.server.tasks == nil {
+		return nil, errNoTasks
 	}
-	return do(s.tasks, ctx, q)
+	out, err := answer(t.server.tasks, ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
-func (s *taskService) SubmitTask(ctx context.Context, q *outriggerv1.SubmitTaskRequest) (*outriggerv1.SubmitTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.SubmitTask)
+func (t *taskService) SubmitTask(ctx context.Context, r *outriggerv1.SubmitTaskRequest) (*outriggerv1.SubmitTaskResponse, error) {
+	return asked(ctx, t, r, Tasks.SubmitTask)
 }
 
-func (s *taskService) SubmitTasks(ctx context.Context, q *outriggerv1.SubmitTasksRequest) (*outriggerv1.SubmitTasksResponse, error) {
-	return ask(s, ctx, q, Tasks.SubmitTasks)
+func (t *taskService) SubmitTasks(ctx context.Context, r *outriggerv1.SubmitTasksRequest) (*outriggerv1.SubmitTasksResponse, error) {
+	return asked(ctx, t, r, Tasks.SubmitTasks)
 }
 
-func (s *taskService) GetTask(ctx context.Context, q *outriggerv1.GetTaskRequest) (*outriggerv1.GetTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.GetTask)
-}
-
-func (s *taskService) ListTasks(ctx context.Context, q *outriggerv1.ListTasksRequest) (*outriggerv1.ListTasksResponse, error) {
-	return ask(s, ctx, q, Tasks.ListTasks)
-}
-
-func (s *taskService) WaitTask(ctx context.Context, q *outriggerv1.WaitTaskRequest) (*outriggerv1.WaitTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.WaitTask)
-}
-
-func (s *taskService) CancelTask(ctx context.Context, q *outriggerv1.CancelTaskRequest) (*outriggerv1.CancelTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.CancelTask)
-}
-
-func (s *taskService) RetryTask(ctx context.Context, q *outriggerv1.RetryTaskRequest) (*outriggerv1.RetryTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.RetryTask)
-}
-
-func (s *taskService) PurgeTasks(ctx context.Context, q *outriggerv1.PurgeTasksRequest) (*outriggerv1.PurgeTasksResponse, error) {
-	return ask(s, ctx, q, Tasks.PurgeTasks)
-}
-
-func (s *taskService) ListQueues(ctx context.Context, q *outriggerv1.ListQueuesRequest) (*outriggerv1.ListQueuesResponse, error) {
-	return ask(s, ctx, q, Tasks.ListQueues)
-}
-
-func (s *taskService) PauseQueue(ctx context.Context, q *outriggerv1.PauseQueueRequest) (*outriggerv1.PauseQueueResponse, error) {
-	return ask(s, ctx, q, Tasks.PauseQueue)
-}
-
-func (s *taskService) ResumeQueue(ctx context.Context, q *outriggerv1.ResumeQueueRequest) (*outriggerv1.ResumeQueueResponse, error) {
-	return ask(s, ctx, q, Tasks.ResumeQueue)
-}
-
-func (s *taskService) LeaseTasks(ctx context.Context, q *outriggerv1.LeaseTasksRequest) (*outriggerv1.LeaseTasksResponse, error) {
-	return ask(s, ctx, q, Tasks.LeaseTasks)
-}
-
-func (s *taskService) RenewTasks(ctx context.Context, q *outriggerv1.RenewTasksRequest) (*outriggerv1.RenewTasksResponse, error) {
-	return ask(s, ctx, q, Tasks.RenewTasks)
-}
-
-func (s *taskService) CompleteTask(ctx context.Context, q *outriggerv1.CompleteTaskRequest) (*outriggerv1.CompleteTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.CompleteTask)
-}
-
-func (s *taskService) FailTask(ctx context.Context, q *outriggerv1.FailTaskRequest) (*outriggerv1.FailTaskResponse, error) {
-	return ask(s, ctx, q, Tasks.FailTask)
-}
-
-func (s *taskService) WatchTask(q *outriggerv1.WatchTaskRequest, stream grpc.ServerStreamingServer[outriggerv1.WatchTaskResponse]) error {
-	if s.tasks == nil {
+// StreamTasks checks each request's rules itself: a mistake in one must not end
+// the stream of all.
+func (t *taskService) StreamTasks(stream grpc.BidiStreamingServer[outriggerv1.StreamTasksRequest, outriggerv1.StreamTasksResponse]) error {
+	if t.server.tasks == nil {
 		return errNoTasks
-	}
-	return s.tasks.WatchTask(stream.Context(), q, stream.Send)
-}
-
-// StreamTasks checks each task's rules by itself: a mistake in one must not end the
-// stream of all.
-func (s *taskService) StreamTasks(stream grpc.BidiStreamingServer[outriggerv1.StreamTasksRequest, outriggerv1.StreamTasksResponse]) error {
-	if s.tasks == nil {
-		return errNoTasks
-	}
-	var sending sync.Mutex
-	send := func(m *outriggerv1.StreamTasksResponse) error {
-		sending.Lock()
-		defer sending.Unlock()
-		return stream.Send(m)
 	}
 	receive := func() (*outriggerv1.StreamTasksRequest, error) {
-		for {
-			q, err := stream.Recv()
-			if err != nil {
-				return nil, err
-			}
-			wrong := (rules{}).Validate(q)
-			if wrong == nil {
-				return q, nil
-			}
-			refused := &outriggerv1.TaskRefusal{Code: uint32(codes.InvalidArgument), Message: wrong.Error()}
-			if err := send(&outriggerv1.StreamTasksResponse{Tag: q.GetTag(), Refused: refused}); err != nil {
-				return nil, err
-			}
+		r, err := stream.Recv()
+		if err != nil {
+			return nil, err
 		}
+		if err := (rules{}).Validate(r); err != nil {
+			return r, status.Error(codes.InvalidArgument, err.Error())
+		}
+		return r, nil
 	}
-	return s.tasks.StreamTasks(stream.Context(), receive, send)
+	return t.server.tasks.StreamTasks(stream.Context(), receive, stream.Send)
 }
 
-func (s *taskService) Work(stream grpc.BidiStreamingServer[outriggerv1.WorkRequest, outriggerv1.WorkResponse]) error {
-	if s.tasks == nil {
+func (t *taskService) GetTask(ctx context.Context, r *outriggerv1.GetTaskRequest) (*outriggerv1.GetTaskResponse, error) {
+	return asked(ctx, t, r, Tasks.GetTask)
+}
+
+func (t *taskService) ListTasks(ctx context.Context, r *outriggerv1.ListTasksRequest) (*outriggerv1.ListTasksResponse, error) {
+	return asked(ctx, t, r, Tasks.ListTasks)
+}
+
+func (t *taskService) WaitTask(ctx context.Context, r *outriggerv1.WaitTaskRequest) (*outriggerv1.WaitTaskResponse, error) {
+	return asked(ctx, t, r, Tasks.WaitTask)
+}
+
+func (t *taskService) WatchTask(r *outriggerv1.WatchTaskRequest, stream grpc.ServerStreamingServer[outriggerv1.WatchTaskResponse]) error {
+	if t.server.tasks == nil {
 		return errNoTasks
 	}
-	return s.tasks.Work(stream.Context(), stream.Recv, stream.Send)
+	return t.server.tasks.WatchTask(stream.Context(), r, stream.Send)
+}
+
+func (t *taskService) CancelTask(ctx context.Context, r *outriggerv1.CancelTaskRequest) (*outriggerv1.CancelTaskResponse, error) {
+	out, err := asked(ctx, t, r, Tasks.CancelTask)
+	if err == nil {
+		t.moved(ctx, "a task was cancelled", "task", r.GetId())
+	}
+	return out, err
+}
+
+func (t *taskService) RetryTask(ctx context.Context, r *outriggerv1.RetryTaskRequest) (*outriggerv1.RetryTaskResponse, error) {
+	out, err := asked(ctx, t, r, Tasks.RetryTask)
+	if err == nil {
+		t.moved(ctx, "a task is run again", "task", r.GetId())
+	}
+	return out, err
+}
+
+func (t *taskService) PurgeTasks(ctx context.Context, r *outriggerv1.PurgeTasksRequest) (*outriggerv1.PurgeTasksResponse, error) {
+	out, err := asked(ctx, t, r, Tasks.PurgeTasks)
+	if err == nil {
+		t.moved(ctx, "an operator purged tasks", "purged", out.GetPurged())
+	}
+	return out, err
+}
+
+func (t *taskService) ListQueues(ctx context.Context, r *outriggerv1.ListQueuesRequest) (*outriggerv1.ListQueuesResponse, error) {
+	return asked(ctx, t, r, Tasks.ListQueues)
+}
+
+func (t *taskService) PauseQueue(ctx context.Context, r *outriggerv1.PauseQueueRequest) (*outriggerv1.PauseQueueResponse, error) {
+	out, err := asked(ctx, t, r, Tasks.PauseQueue)
+	if err == nil {
+		t.moved(ctx, "an operator paused a queue", "queue", r.GetName())
+	}
+	return out, err
+}
+
+func (t *taskService) ResumeQueue(ctx context.Context, r *outriggerv1.ResumeQueueRequest) (*outriggerv1.ResumeQueueResponse, error) {
+	out, err := asked(ctx, t, r, Tasks.ResumeQueue)
+	if err == nil {
+		t.moved(ctx, "an operator resumed a queue", "queue", r.GetName())
+	}
+	return out, err
+}
+
+// moved tells the log what somebody changed.
+func (t *taskService) moved(ctx context.Context, what string, facts ...any) {
+	t.server.log.InfoContext(ctx, what, append(facts, "peer", peerAddress(ctx))...)
+}
+
+func (t *taskService) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequest) (*outriggerv1.LeaseTasksResponse, error) {
+	return asked(ctx, t, r, Tasks.LeaseTasks)
+}
+
+func (t *taskService) RenewTasks(ctx context.Context, r *outriggerv1.RenewTasksRequest) (*outriggerv1.RenewTasksResponse, error) {
+	return asked(ctx, t, r, Tasks.RenewTasks)
+}
+
+func (t *taskService) CompleteTask(ctx context.Context, r *outriggerv1.CompleteTaskRequest) (*outriggerv1.CompleteTaskResponse, error) {
+	return asked(ctx, t, r, Tasks.CompleteTask)
+}
+
+func (t *taskService) FailTask(ctx context.Context, r *outriggerv1.FailTaskRequest) (*outriggerv1.FailTaskResponse, error) {
+	return asked(ctx, t, r, Tasks.FailTask)
+}
+
+func (t *taskService) Work(stream grpc.BidiStreamingServer[outriggerv1.WorkRequest, outriggerv1.WorkResponse]) error {
+	if t.server.tasks == nil {
+		return errNoTasks
+	}
+	return t.server.tasks.Work(stream.Context(), stream.Recv, stream.Send)
 }

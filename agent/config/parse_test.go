@@ -234,8 +234,8 @@ func TestTheReferenceConfigurationIsAccepted(t *testing.T) {
 	}
 }
 
-// TestTheReferenceConfigurationShowsEveryPolicy: each field of a policy stands in
-// it, if only in a comment.
+// TestTheReferenceConfigurationShowsEveryPolicy: each field of a policy and of tasks
+// stands in it, if only in a comment.
 func TestTheReferenceConfigurationShowsEveryPolicy(t *testing.T) {
 	text, err := os.ReadFile("../../examples/reference.yaml")
 	if err != nil {
@@ -254,6 +254,7 @@ func TestTheReferenceConfigurationShowsEveryPolicy(t *testing.T) {
 		}
 	}
 	look((&configv1.Policy{}).ProtoReflect().Descriptor())
+	look((&configv1.Tasks{}).ProtoReflect().Descriptor())
 }
 
 func TestAMissingFileIsNamed(t *testing.T) {

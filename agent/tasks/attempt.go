@@ -145,13 +145,21 @@ func (e *Executor) conclude(ctx context.Context, j *store.Job, p plan, result *o
 		}
 	}
 	var also func(context.Context, store.Tx) error
+	var end *chainEnd
 	switch {
 	case p.progress != nil:
 		also = func(ctx context.Context, tx store.Tx) error { return tx.SetProgress(ctx, j.ID, p.progress) }
 	case p.ended() && j.Facts.Step != "":
-		also = func(ctx context.Context, tx store.Tx) error { return e.stepEnded(ctx, tx, j, p, result) }
+		also = func(ctx context.Context, tx store.Tx) (err error) {
+			end, err = e.stepEnded(ctx, tx, j, p, result)
+			return err
+		}
 	}
-	return p, (*e.store.Load()).Finish(ctx, store.Held{ID: j.ID, Attempt: j.Attempt}, p.outcome, also)
+	err := (*e.store.Load()).Finish(ctx, store.Held{ID: j.ID, Attempt: j.Attempt}, p.outcome, also)
+	if err == nil {
+		e.chainEnded(end)
+	}
+	return p, err
 }
 
 // untilKept calls write until the store answers: with success, or that the lease

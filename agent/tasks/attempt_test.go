@@ -168,7 +168,7 @@ func TestARunningTaskIsCancelled(t *testing.T) {
 		}
 		task := s.submit(grpcTask(""))
 		time.Sleep(time.Second)
-		if _, err := s.e.CancelTask(t.Context(), &outriggerv1.CancelTaskRequest{Id: task.GetId()}); err != nil {
+		if _, err := s.e.CancelTask(s.t.Context(), &outriggerv1.CancelTaskRequest{Id: task.GetId()}); err != nil {
 			t.Fatal(err)
 		}
 		done := s.wait(task.GetId())
@@ -195,7 +195,7 @@ func TestAStopGivesBackWhatRuns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j, err := s.store.Get(t.Context(), id)
+		j, err := s.store.Get(s.t.Context(), id)
 		if err != nil || j.State != "scheduled" || j.Attempt != 0 {
 			t.Errorf("it is %v after %d attempts, %v", j.State, j.Attempt, err)
 		}
@@ -216,7 +216,7 @@ func TestAStopLetsWhatRunsEnd(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		s.stop(time.Minute)
-		if j, _ := s.store.Get(t.Context(), id); j.State != "completed" || sinceStart() != 3*time.Second {
+		if j, _ := s.store.Get(s.t.Context(), id); j.State != "completed" || sinceStart() != 3*time.Second {
 			t.Errorf("after %v it is %v", sinceStart(), j.State)
 		}
 	})

@@ -44,7 +44,8 @@ func (e *Executor) CancelTask(ctx context.Context, r *outriggerv1.CancelTaskRequ
 
 // cancelStep ends a step's task, and its chain learns of it at once.
 func (e *Executor) cancelStep(ctx context.Context, kept Store, id int64) error {
-	return kept.Update(ctx, func(ctx context.Context, tx store.Tx) error {
+	var end *chainEnd
+	err := kept.Update(ctx, func(ctx context.Context, tx store.Tx) error {
 		if err := tx.Cancel(ctx, id); err != nil {
 			return err
 		}
@@ -52,8 +53,13 @@ func (e *Executor) cancelStep(ctx context.Context, kept Store, id int64) error {
 		if err != nil || !hasEnded(j.State) {
 			return err // one that runs ends when it has stopped
 		}
-		return e.stepEnded(ctx, tx, &j, stopped(cancelledWhy), nil)
+		end, err = e.stepEnded(ctx, tx, &j, stopped(cancelledWhy), nil)
+		return err
 	})
+	if err == nil {
+		e.chainEnded(end)
+	}
+	return err
 }
 
 // RetryTask runs a task again.
@@ -172,24 +178,29 @@ func (e *Executor) giveUpOverdue(ctx context.Context, kept Store) error {
 			continue
 		}
 		p := overdue(j.Facts.Deadline)
-		err := kept.Update(ctx, func(ctx context.Context, tx store.Tx) error {
+		var end *chainEnd
+		err := kept.Update(ctx, func(ctx context.Context, tx store.Tx) (err error) {
 			if j.Kind == KindChain {
-				return e.chainOverdue(ctx, tx, j.ID, p.why)
+				end, err = e.chainOverdue(ctx, tx, j.ID, p.why)
+				return err
 			}
 			if err := tx.End(ctx, j.ID, p.outcome); err != nil {
 				return err
 			}
 			if j.Facts.Step != "" {
-				return e.stepEnded(ctx, tx, j, p, nil)
+				end, err = e.stepEnded(ctx, tx, j, p, nil)
 			}
-			return nil
+			return err
 		})
 		switch {
 		case errors.Is(err, store.ErrState), errors.Is(err, store.ErrNotFound): // somebody was faster
 		case err != nil:
 			return fmt.Errorf("task %s, which is past its deadline, can't be given up: %w", FormatID(j.ID), err)
-		case j.Kind != KindChain:
-			e.record(j, p, 0, 0)
+		default:
+			e.chainEnded(end)
+			if j.Kind != KindChain {
+				e.record(j, p, 0, 0)
+			}
 		}
 	}
 	return nil

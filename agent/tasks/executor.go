@@ -31,12 +31,19 @@ type Executor struct {
 	stopping, stopped chan struct{}
 	background        sync.WaitGroup
 	endBackground     context.CancelFunc
-	roundFailed       bool     // of the background goroutine
-	sessions          sessions // workers' streams
+
+	// Of the background goroutine alone: whether its last round failed, the chain
+	// that it looked at last, and when it begins anew.
+	roundFailed bool
+	swept       int64
+	nextSweep   time.Time
+	sessions    sessions // workers' streams
 
 	waiters  waiters
 	desk     desk
 	places   places
+	programs programs
+	untold   untold
 	callers  atomic.Int64 // tasks that their submits run now
 	counters counters
 	kinds    kinds
@@ -60,7 +67,7 @@ func New(o Options) (*Executor, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Executor{options: o, stopping: make(chan struct{}), stopped: make(chan struct{})}
+	e := &Executor{options: o, stopping: make(chan struct{}), stopped: make(chan struct{}), programs: newPrograms()}
 	e.settings.Store(o.Settings.clone())
 	return e, nil
 }
@@ -180,6 +187,9 @@ func (e *Executor) Moved(m store.Moved) {
 	if m.State == store.Available || m.State == store.Retryable || m.State == store.Scheduled {
 		e.desk.arrived(m.Queue)
 	}
+	if m.CancelRequested {
+		e.sessions.cancelled(m.ID)
+	}
 	e.ended(m)
 }
 
@@ -195,7 +205,8 @@ func (e *Executor) rounds(ctx context.Context) {
 		}
 		e.desk.round()
 		e.waiters.round()
-		e.say(e.giveUpOverdue(ctx, *e.store.Load()))
+		kept := *e.store.Load()
+		e.say(errors.Join(e.giveUpOverdue(ctx, kept), e.mend(ctx, kept), e.sweep(ctx, kept)))
 	}
 }
 

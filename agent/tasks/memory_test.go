@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
@@ -22,7 +23,7 @@ type memory struct {
 
 	mu      sync.Mutex
 	jobs    map[int64]*row
-	last    int64
+	last    atomic.Int64
 	paused  map[string]bool
 	down    error // every method fails with it
 	work    store.Work
@@ -34,9 +35,11 @@ type memory struct {
 	ended   chan struct{}
 	all     sync.WaitGroup
 	events  []store.Moved
-	// crash, if not nil, is asked before each commit: true undoes it, as a crash
-	// of the process would.
-	crash func() bool
+	// commits are left until the crash; 0: none comes. crashKept: the commit at
+	// which it comes is kept. dead: it came.
+	commits   int
+	crashKept bool
+	dead      bool
 }
 
 type row struct {
@@ -80,12 +83,7 @@ func newMemory(moved func(store.Moved)) *memory {
 	}
 }
 
-func (m *memory) NewID() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last++
-	return m.last
-}
+func (m *memory) NewID() int64 { return m.last.Add(1) }
 
 // within runs do as one transaction.
 func (m *memory) within(do func() error) error {
@@ -100,8 +98,14 @@ func (m *memory) within(do func() error) error {
 	}
 	m.events = nil
 	err := do()
-	if err == nil && m.crash != nil && m.crash() {
-		err = errCrash
+	if err == nil && m.commits > 0 && len(m.events) > 0 {
+		if m.commits--; m.commits == 0 {
+			m.dead, m.down = true, errCrash
+			if err = errCrash; m.crashKept {
+				m.mu.Unlock()
+				return err
+			}
+		}
 	}
 	if err != nil {
 		m.jobs = map[int64]*row{}
@@ -120,6 +124,16 @@ func (m *memory) within(do func() error) error {
 		m.look()
 	}
 	return nil
+}
+
+// read runs do, which changes nothing.
+func (m *memory) read(do func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return m.down
+	}
+	return do()
 }
 
 func (m *memory) look() {
@@ -178,19 +192,22 @@ func (m *memory) Insert(_ context.Context, jobs []store.New) (all []store.Insert
 }
 
 func (m *memory) Find(_ context.Context, unique []byte) (j store.Job, err error) {
-	err = m.within(func() error {
-		r := m.find(unique)
-		if r == nil {
+	err = m.read(func() error {
+		for _, r := range m.jobs {
+			if r.unique == string(unique) && r.ID > j.ID {
+				j = r.Job
+			}
+		}
+		if j.ID == 0 {
 			return store.ErrNotFound
 		}
-		j = r.Job
 		return nil
 	})
 	return j, err
 }
 
 func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		r := m.jobs[id]
 		if r == nil {
 			return store.ErrNotFound
@@ -202,7 +219,7 @@ func (m *memory) Get(_ context.Context, id int64) (j store.Job, err error) {
 }
 
 func (m *memory) List(_ context.Context, f store.Filter) (all []store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, id := range slices.Backward(slices.Sorted(maps.Keys(m.jobs))) {
 			r := m.jobs[id]
 			if len(f.States) > 0 && !slices.Contains(f.States, r.State) || f.Kind != "" && r.Kind != f.Kind || f.Queue != "" && r.Queue != f.Queue ||
@@ -223,7 +240,7 @@ func (m *memory) List(_ context.Context, f store.Filter) (all []store.Job, err e
 }
 
 func (m *memory) Overdue(_ context.Context, now time.Time, limit int) (all []store.Job, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, r := range m.jobs {
 			if d := r.Facts.Deadline; !d.IsZero() && d.Before(now) && !hasEnded(r.State) && r.State != store.Running && len(all) < limit {
 				all = append(all, r.Job)
@@ -412,7 +429,7 @@ func (m *memory) Pause(_ context.Context, queue string) error  { return m.pause(
 func (m *memory) Resume(_ context.Context, queue string) error { return m.pause(queue, false) }
 
 func (m *memory) Queues(_ context.Context, names []string) (all []store.Queue, err error) {
-	err = m.within(func() error {
+	err = m.read(func() error {
 		for _, name := range names {
 			q := store.Queue{Name: name, Paused: m.paused[name]}
 			for _, r := range m.jobs {
@@ -466,6 +483,35 @@ func (m *memory) fail(err error) {
 	m.look()
 }
 
+// crashIn has the process crash at its n-th commit from now on.
+func (m *memory) crashIn(n int, kept bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.commits, m.crashKept = n, kept
+}
+
+func (m *memory) crashed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
+// takeOver takes what another store keeps; what ran there runs again.
+func (m *memory) takeOver(other *memory) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last.Store(other.last.Load())
+	for id, r := range other.jobs {
+		c := *r
+		if c.State == store.Running {
+			c.State, c.RunAt = store.Available, time.Now()
+		}
+		m.jobs[id] = &c
+	}
+}
+
 func (m *memory) SetQueues(_ context.Context, workers map[string]int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -475,6 +521,7 @@ func (m *memory) SetQueues(_ context.Context, workers map[string]int) error {
 
 func (m *memory) Start(_ context.Context, w store.Work) error {
 	m.work = w
+	m.look()
 	m.all.Go(m.fetch)
 	return nil
 }
@@ -499,6 +546,9 @@ func (m *memory) due() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := time.Now().Add(time.Hour)
+	if m.down != nil {
+		return next
+	}
 	for _, r := range m.jobs {
 		at := r.RunAt
 		switch {

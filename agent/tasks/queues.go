@@ -17,7 +17,7 @@ func (e *Executor) ListQueues(ctx context.Context, _ *outriggerv1.ListQueuesRequ
 	if err != nil {
 		return nil, err
 	}
-	return &outriggerv1.ListQueuesResponse{Queues: queues}, nil
+	return &outriggerv1.ListQueuesResponse{Queues: queues, Problem: kept.Problem()}, nil
 }
 
 func (e *Executor) queues(ctx context.Context, kept Store, names []string) ([]*outriggerv1.TaskQueue, error) {

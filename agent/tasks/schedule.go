@@ -112,7 +112,7 @@ func (e *Executor) instance(j *store.Job, schedule *outriggerv1.TaskSpec, at, no
 	c.job.Unique, c.job.Facts.Parent, c.job.Facts.Due = instanceKey(j.ID, at), j.ID, at
 	c.queue = c.job.Queue
 	if c.job.Pending {
-		if c.start, err = e.beginChain(spec, c.job.ID, now, &c.job.Facts, time.Time{}); err != nil {
+		if c.start, err = e.beginChain(spec, &c.job); err != nil {
 			return nil, err
 		}
 		c.places = len(c.start.jobs)

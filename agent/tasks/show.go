@@ -44,6 +44,12 @@ func (e *Executor) show(j *store.Job) *outriggerv1.Task {
 		StartedAt: timeOf(j.StartedAt), EndedAt: timeOf(j.EndedAt), Deadline: timeOf(j.Facts.Deadline), Step: j.Facts.Step,
 		CancelRequested: j.CancelRequested && !hasEnded(j.State), Worker: j.Worker, Snoozes: uint32(max(j.Snoozes, 0)),
 	}
+	if j.State == store.Available && j.RunAt.After(e.now()) { // the store has it ready in good time
+		t.State = outriggerv1.TaskState_SCHEDULED
+		if j.Attempt > 0 {
+			t.State = outriggerv1.TaskState_RETRYABLE
+		}
+	}
 	if j.State != store.Done {
 		t.Error = j.Note
 	}

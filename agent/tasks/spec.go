@@ -75,6 +75,8 @@ func (s *Settings) checkSpec(spec *outriggerv1.TaskSpec, later filled, now time.
 		err = s.checkHTTP(w.Http, later)
 	case *outriggerv1.TaskSpec_Email:
 		err = s.checkEmail(w.Email, later)
+	case *outriggerv1.TaskSpec_Chain:
+		err = s.checkChain(spec, now)
 	case *outriggerv1.TaskSpec_App:
 		if !later.later("app.payload") {
 			if problem := checkPayload("app.payload", w.App.GetPayload()); problem != nil {

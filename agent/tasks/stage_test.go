@@ -59,7 +59,14 @@ func onStage(t *testing.T, test func(s *stage)) {
 
 func onStageWith(t *testing.T, change func(*Options), test func(s *stage)) {
 	t.Helper()
+	onStageFrom(t, "2000-01-01T00:00:00Z", change, test)
+}
+
+// onStageFrom runs a test from a time on.
+func onStageFrom(t *testing.T, from string, change func(*Options), test func(s *stage)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		sleepUntil(from) // before anything ticks
 		s := newStage(t, change)
 		if err := s.e.Start(t.Context(), s.store); err != nil {
 			t.Fatal(err)

@@ -147,7 +147,7 @@ func (e *Executor) candidate(ctx context.Context, r *outriggerv1.SubmitTaskReque
 	case KindSchedule:
 		c.places = 0 // its tasks are counted when their time has come
 	case KindChain:
-		if c.start, err = e.beginChain(spec, c.job.ID, now, &c.job.Facts, c.job.RunAt); err != nil {
+		if c.start, err = e.beginChain(spec, &c.job); err != nil {
 			return nil, withinField("task", err)
 		}
 		c.places = len(c.start.jobs)
@@ -172,7 +172,7 @@ func checkWhenFull(r *outriggerv1.SubmitTaskRequest) error {
 func inlineProblem(r *outriggerv1.SubmitTaskRequest) *FieldError {
 	spec := r.GetTask()
 	kind, _ := kindOf(spec)
-	why := ""
+	var why string
 	switch {
 	case kind != KindGRPC && kind != KindHTTP && kind != KindEmail:
 		why = fmt.Sprintf("is for grpc, http and email, not for tasks of kind %q", kind)
@@ -257,16 +257,12 @@ func (e *Executor) capacityOf(queue string) int {
 // there already is found all the same, and some the submit runs itself.
 func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (*outriggerv1.SubmitTaskResponse, error) {
 	if c.job.Unique != nil {
-		there, err := kept.Find(ctx, c.job.Unique)
-		switch {
-		case err == nil:
-			found := store.Inserted{Job: there, Existed: true}
-			if err := e.sameContent([]store.Inserted{found}, []*candidate{c}); err != nil {
-				return nil, asStatus(err)
-			}
-			return e.submitted(found), nil
-		case !errors.Is(err, store.ErrNotFound):
+		found, err := e.find(ctx, kept, c)
+		if err != nil {
 			return nil, asStatus(err)
+		}
+		if found != nil {
+			return e.submitted(*found), nil
 		}
 	}
 	if c.callerRuns {
@@ -274,6 +270,21 @@ func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (
 	}
 	e.counters.rejected.Add(1)
 	return nil, queueFull(c.queue, e.capacityOf(c.queue), "")
+}
+
+// find returns the job that a candidate's key names; nil: there is none.
+func (e *Executor) find(ctx context.Context, kept Store, c *candidate) (*store.Inserted, error) {
+	j, err := kept.Find(ctx, c.job.Unique)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case c.job.UntilEnded && hasEnded(j.State):
+		return nil, nil
+	}
+	found := store.Inserted{Job: j, Existed: true}
+	return &found, e.sameContent([]store.Inserted{found}, []*candidate{c})
 }
 
 // traceOf returns the traceparent of a request; empty: it has none.

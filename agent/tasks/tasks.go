@@ -243,7 +243,8 @@ type Store interface {
 	Insert(ctx context.Context, jobs []store.New) ([]store.Inserted, error)
 	Get(ctx context.Context, id int64) (store.Job, error)
 	List(ctx context.Context, f store.Filter) ([]store.Job, error)
-	// Find returns the job that Unique names: store.ErrNotFound if none does.
+	// Find returns the newest job that Unique named, ended or not:
+	// store.ErrNotFound if none is kept.
 	Find(ctx context.Context, unique []byte) (store.Job, error)
 	// Overdue returns jobs, at most limit, that neither run nor have ended and
 	// whose Facts.Deadline lies before now.

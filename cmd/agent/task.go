@@ -1,15 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -233,8 +238,8 @@ func (r *remote) printTask(c *cobra.Command, answer taskAnswer) error {
 	if task.GetSpec() != nil {
 		say("content", compact(task.GetSpec()))
 	}
-	if task.GetResult() != nil {
-		say("result", compact(task.GetResult()))
+	if r := task.GetResult(); r != nil {
+		say("result", resultOf(r))
 	}
 	t.print(w, colours)
 	printSteps(w, task, colours)
@@ -270,13 +275,52 @@ func printSteps(w io.Writer, task *outriggerv1.Task, colours bool) {
 	t.print(w, colours)
 }
 
-// compact writes a message in one line.
+// longest is how much of a payload a table shows.
+const longest = 500
+
+// compact writes what is set in a message in one line.
 func compact(m proto.Message) string {
-	var text strings.Builder
-	if err := printMessageLine(&text, m); err != nil {
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
 		return err.Error()
 	}
-	return strings.TrimSpace(text.String())
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil {
+		return err.Error()
+	}
+	return clipped(line.String())
+}
+
+// resultOf says what came of a task, as text where it is some.
+func resultOf(r *outriggerv1.TaskResult) string {
+	var says []string
+	if r.GetHttpStatus() != 0 {
+		says = append(says, fmt.Sprint("status ", r.GetHttpStatus()))
+	}
+	if r.GetMessageId() != "" {
+		says = append(says, "Message-ID "+r.GetMessageId())
+	}
+	if data := r.GetPayload().GetData(); len(data) > 0 {
+		text := string(data)
+		if !utf8.Valid(data) || strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) && !unicode.IsSpace(c) }) {
+			text = plural(int64(len(data)), "byte")
+		}
+		if kind := r.GetPayload().GetContentType(); kind != "" {
+			text = kind + ": " + text
+		}
+		says = append(says, text)
+	}
+	if len(says) == 0 {
+		return "nothing"
+	}
+	return clipped(strings.Join(says, ", "))
+}
+
+func clipped(text string) string {
+	if utf8.RuneCountInString(text) <= longest {
+		return text
+	}
+	return string([]rune(text)[:longest]) + "… (all of it with -o json)"
 }
 
 func taskState(t *outriggerv1.Task) cell {

@@ -141,5 +141,8 @@ func (r *remote) printQueues(c *cobra.Command, list *outriggerv1.ListQueuesRespo
 		t.add(q.GetName(), state, count(q.GetAvailable()), oldest, count(q.GetScheduled()), count(q.GetRetryable()), count(q.GetRunning()), count(q.GetFailed()), count(q.GetCapacity()), workers)
 	}
 	t.print(w, coloursOf(w))
+	if why := list.GetProblem(); why != "" {
+		fmt.Fprintf(w, "nothing is accepted or started now: %s\n", why)
+	}
 	return nil
 }

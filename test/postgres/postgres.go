@@ -159,7 +159,7 @@ func (s *Server) Restart() error {
 	}
 	var err error
 	for began := time.Now(); time.Since(began) < readyWithin; time.Sleep(50 * time.Millisecond) {
-		if err = s.run("pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)); err == nil {
+		if err = s.run("pg_isready", "-q", "-U", "outrigger", "-d", "template1", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)); err == nil {
 			return nil
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
-
-	"github.com/riverqueue/river/riverdriver"
 )
 
 // Pace of what the store does by itself.
@@ -18,26 +16,19 @@ const (
 	reapBatch   = 500
 )
 
-// care gives signs of life, gives back what nobody holds any more, and notices when
-// a database that failed is back.
+// care gives back what nobody holds any more, deletes what has been kept for long
+// enough, and counts.
 func (s *Store) care() {
-	s.health.mu.Lock()
-	s.health.log = s.told
-	s.health.mu.Unlock()
-	if t := s.health.bad.Load(); t != nil {
-		s.told(t.err, t.since)
-	}
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
-	var alive, counted, kept, queues time.Time
-	lastSign := time.Now()
+	var counted, kept, queues time.Time
 	for {
 		select {
 		case <-s.stopped.Done():
 			return
 		case <-tick.C:
 		}
-		if !s.health.opened.Load() {
+		if !s.health.opened.Load() || !s.health.usable() {
 			continue
 		}
 		now := time.Now()
@@ -47,18 +38,6 @@ func (s *Store) care() {
 			}
 			*last = now
 			return true
-		}
-		if !s.health.usable() || due(&alive, s.options.Lease/3) {
-			if s.signOfLife() {
-				lastSign = time.Now()
-			}
-		}
-		// A process that was frozen finds out by the time that has passed.
-		if s.options.Postgres != nil && time.Since(lastSign) > s.options.Lease {
-			s.endAll(ErrLeaseOver)
-		}
-		if !s.health.usable() {
-			continue
 		}
 		s.reap()
 		if s.options.Postgres != nil && due(&counted, countEvery) {
@@ -85,28 +64,9 @@ func (s *Store) background(do func(context.Context) error) {
 	}
 }
 
-// signOfLife writes that this agent lives: it shows too that the database can be
-// written.
-func (s *Store) signOfLife() bool {
-	ctx, cancel := context.WithTimeout(s.stopped, commitTimeout)
-	defer cancel()
-	err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self)
-	if err != nil {
-		if s.stopped.Err() == nil {
-			s.health.set(explained(err))
-		}
-		return false
-	}
-	s.health.set(nil)
-	return true
-}
-
 // giveBackAtStart gives back what ran when the only agent of a SQLite file ended,
 // leases of apps aside: those last until they lapse.
 func (s *Store) giveBackAtStart(ctx context.Context) error {
-	if err := s.exec.Exec(ctx, `INSERT INTO outrigger_agent (id, seen) VALUES ($1, `+s.dialect.nowMS()+`) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, s.self); err != nil {
-		return err
-	}
 	if s.options.SQLite == nil {
 		return nil // other agents may hold them: reap finds out
 	}
@@ -175,43 +135,22 @@ func (s *Store) giveBackNow(ctx context.Context, tx *txn, found [][2]int64, why 
 	if err != nil {
 		return err
 	}
-	rows, err := tx.tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
-	if err != nil {
-		return err
-	}
-	most := make(map[int64]int, len(rows))
-	for _, r := range rows {
-		most[r.ID] = r.MaxAttempts
-	}
 	now := time.Now()
-	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
+	var endings []ending
 	for _, f := range found {
-		if held[f[0]].attempt != int(f[1]) {
+		h, runs := held[f[0]]
+		if !runs || h.Attempt != int(f[1]) {
 			continue // it moved on meanwhile
 		}
-		end := &finishing{held: Held{f[0], int(f[1])}, outcome: Retry(now, why)}
-		if int(f[1]) >= most[f[0]] {
-			end.outcome = GiveUp(why)
+		outcome := Retry(now, why)
+		if h.Attempt >= h.Max {
+			outcome = GiveUp(why)
 		}
-		if err := addEnding(p, end, 0, now); err != nil {
-			return err
-		}
+		e := endingOf(outcome, h, now)
+		endings = append(endings, e)
+		tx.began(e.job(h), &tx.moved, &tx.rings)
 	}
-	if len(p.ID) == 0 {
-		return nil
-	}
-	ended, err := tx.tx.JobSetStateIfRunningMany(ctx, p)
-	if err != nil {
-		return err
-	}
-	for _, row := range ended {
-		j, err := jobOf(row)
-		if err != nil {
-			return err
-		}
-		tx.began(j, &tx.moved, &tx.rings)
-	}
-	return tx.dropLeases(ctx, p.ID)
+	return tx.end(ctx, endings)
 }
 
 // forget deletes jobs that were to be kept for a shorter time than the rest.

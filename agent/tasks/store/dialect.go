@@ -2,6 +2,7 @@ package store
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -12,8 +13,12 @@ type dialect interface {
 	// state is the column as text; time is a time as a column compares with it.
 	state() string
 	time(t time.Time) any
-	// tagged is a condition: the job has the tag that stands at a placeholder.
-	tagged(placeholder string) string
+	// tagged are the jobs joined with their tags, of the columns tag and job_id.
+	tagged() string
+	// unindexed is a condition on a column that is not to choose an index.
+	unindexed(condition string) string
+	// clustered ends a CREATE TABLE whose primary key is where its rows are.
+	clustered() string
 	// deadline is an expression for that fact as it is written in JSON, or null.
 	deadline() string
 	// parent and tenant are expressions for those facts; tenant is never null.
@@ -34,9 +39,18 @@ type dialect interface {
 	// gather makes one JSON array of the rows of a subselect, each an array of the
 	// columns that are named.
 	gather(columns, subselect string) string
+	// records makes one JSON array of the rows of a subselect, each an object of the
+	// columns that are named.
+	records(columns []string, subselect string) string
+	// end is the UPDATE that applies the list of endings that stands at a placeholder.
+	end(placeholder string) string
 	// begin is what an UPDATE sets to give attempts to a worker, whose name stands at
 	// a placeholder.
 	begin(placeholder string) string
+	// worker is who began the last attempt, sinceBegun how long ago that was, in
+	// seconds.
+	worker() string
+	sinceBegun() string
 	// cancelRequested is a condition: somebody asked that the job stop.
 	cancelRequested() string
 	// forgetCancel is metadata without the mark that the job is to be cancelled.
@@ -63,16 +77,18 @@ func (sqliteDialect) state() string { return "state" }
 func (sqliteDialect) time(t time.Time) any {
 	return t.UTC().Round(time.Millisecond).Format("2006-01-02 15:04:05.000")
 }
-func (sqliteDialect) tagged(p string) string {
-	return `id IN (SELECT job_id FROM outrigger_tag WHERE tag = ` + p + `)`
+func (sqliteDialect) tagged() string {
+	return `outrigger_tag CROSS JOIN river_job ON id = job_id` // in this order
 }
-func (sqliteDialect) parent() string   { return `json_extract(metadata, '$.f.parent')` }
-func (sqliteDialect) deadline() string { return `json_extract(metadata, '$.f.deadline')` }
-func (sqliteDialect) tenant() string   { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
-func (sqliteDialect) now() string      { return `datetime('now', 'subsec')` }
-func (sqliteDialect) nowMS() string    { return `cast(unixepoch('subsec') * 1000 AS integer)` }
-func (sqliteDialect) lock() string     { return "" } // there is one writer
-func (sqliteDialect) skip() string     { return "" }
+func (sqliteDialect) unindexed(c string) string { return "+" + c }
+func (sqliteDialect) clustered() string         { return " WITHOUT ROWID" }
+func (sqliteDialect) parent() string            { return `json_extract(metadata, '$.f.parent')` }
+func (sqliteDialect) deadline() string          { return `json_extract(metadata, '$.f.deadline')` }
+func (sqliteDialect) tenant() string            { return `coalesce(json_extract(metadata, '$.f.tenant'), '')` }
+func (sqliteDialect) now() string               { return `datetime('now', 'subsec')` }
+func (sqliteDialect) nowMS() string             { return `cast(unixepoch('subsec') * 1000 AS integer)` }
+func (sqliteDialect) lock() string              { return "" } // there is one writer
+func (sqliteDialect) skip() string              { return "" }
 func (sqliteDialect) idList(p string) string {
 	return `(SELECT value FROM json_each(` + p + `))`
 }
@@ -80,8 +96,32 @@ func (sqliteDialect) snoozes() string { return `coalesce(json_extract(metadata, 
 func (sqliteDialect) gather(columns, sub string) string {
 	return `SELECT json_group_array(json_array(` + columns + `)) FROM (` + sub + `)`
 }
+func (sqliteDialect) records(columns []string, sub string) string {
+	pairs := make([]string, len(columns))
+	for i, c := range columns {
+		pairs[i] = "'" + c + "', " + c
+	}
+	return `SELECT json_group_array(json_object(` + strings.Join(pairs, ", ") + `)) FROM (` + sub + `)`
+}
+func (sqliteDialect) end(p string) string {
+	return `UPDATE river_job SET
+			attempt = coalesce(ending.attempt, river_job.attempt),
+			errors = CASE WHEN failure IS NULL THEN errors ELSE jsonb_insert(coalesce(errors, jsonb('[]')), '$[#]', jsonb(failure)) END,
+			finalized_at = ending.finalized_at,
+			metadata = jsonb_patch(river_job.metadata, ending.metadata),
+			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
+			state = ending.state
+		FROM (SELECT value->>'$.id' AS id, value->>'$.attempt' AS attempt, value->'$.failure' AS failure, value->>'$.finalized_at' AS finalized_at,
+				value->'$.metadata' AS metadata, value->>'$.scheduled_at' AS scheduled_at, value->>'$.state' AS state
+			FROM json_each(` + p + `)) AS ending
+		WHERE river_job.id = ending.id AND river_job.state = 'running'`
+}
 func (sqliteDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = datetime('now', 'subsec'), attempted_by = jsonb(json_array(` + p + `))`
+}
+func (sqliteDialect) worker() string { return `json_extract(attempted_by, '$[#-1]')` }
+func (sqliteDialect) sinceBegun() string {
+	return `(unixepoch('subsec') - unixepoch(attempted_at, 'subsec'))`
 }
 func (sqliteDialect) cancelRequested() string {
 	return `json_type(metadata, '$.cancel_attempted_at') IS NOT NULL`
@@ -103,18 +143,18 @@ func (postgresDialect) columns(payload bool) string {
 	return c + `coalesce('[' || errors[array_upper(errors, 1)]::text || ']', '[]'), '', NULL, ''`
 }
 
-func (postgresDialect) state() string        { return "state::text" }
-func (postgresDialect) time(t time.Time) any { return t }
-func (postgresDialect) tagged(p string) string {
-	return `tags @> ARRAY[` + p + `::varchar(255)]`
-}
-func (postgresDialect) parent() string   { return `((metadata->'f'->>'parent')::bigint)` }
-func (postgresDialect) deadline() string { return `(metadata->'f'->>'deadline')` }
-func (postgresDialect) tenant() string   { return `coalesce(metadata->'f'->>'tenant', '')` }
-func (postgresDialect) now() string      { return `now()` }
-func (postgresDialect) nowMS() string    { return `(extract(epoch FROM now()) * 1000)::bigint` }
-func (postgresDialect) lock() string     { return " FOR UPDATE" }
-func (postgresDialect) skip() string     { return " FOR UPDATE SKIP LOCKED" }
+func (postgresDialect) state() string             { return "state::text" }
+func (postgresDialect) time(t time.Time) any      { return t }
+func (postgresDialect) tagged() string            { return `outrigger_tag JOIN river_job ON id = job_id` }
+func (postgresDialect) unindexed(c string) string { return c } // it has statistics
+func (postgresDialect) clustered() string         { return "" }
+func (postgresDialect) parent() string            { return `((metadata->'f'->>'parent')::bigint)` }
+func (postgresDialect) deadline() string          { return `(metadata->'f'->>'deadline')` }
+func (postgresDialect) tenant() string            { return `coalesce(metadata->'f'->>'tenant', '')` }
+func (postgresDialect) now() string               { return `now()` }
+func (postgresDialect) nowMS() string             { return `(extract(epoch FROM now()) * 1000)::bigint` }
+func (postgresDialect) lock() string              { return " FOR UPDATE" }
+func (postgresDialect) skip() string              { return " FOR UPDATE SKIP LOCKED" }
 func (postgresDialect) idList(p string) string {
 	return `(SELECT value::bigint FROM json_array_elements_text(` + p + `::json))`
 }
@@ -122,8 +162,26 @@ func (postgresDialect) snoozes() string { return `coalesce((metadata->>'snoozes'
 func (postgresDialect) gather(columns, sub string) string {
 	return `SELECT coalesce(json_agg(json_build_array(` + columns + `)), '[]')::text FROM (` + sub + `) AS found`
 }
+func (postgresDialect) records(_ []string, sub string) string {
+	return `SELECT coalesce(json_agg(found), '[]')::text FROM (` + sub + `) AS found`
+}
+func (postgresDialect) end(p string) string {
+	return `UPDATE river_job SET
+			attempt = coalesce(ending.attempt, river_job.attempt),
+			errors = CASE WHEN failure IS NULL THEN errors ELSE array_append(errors, failure) END,
+			finalized_at = ending.finalized_at,
+			metadata = river_job.metadata || ending.metadata,
+			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
+			state = ending.state::river_job_state
+		FROM jsonb_to_recordset(` + p + `::jsonb) AS ending(id bigint, attempt smallint, failure jsonb, finalized_at timestamptz, metadata jsonb, scheduled_at timestamptz, state text)
+		WHERE river_job.id = ending.id AND river_job.state = 'running'`
+}
 func (postgresDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = now(), attempted_by = ARRAY[` + p + `::text]`
+}
+func (postgresDialect) worker() string { return `attempted_by[array_upper(attempted_by, 1)]` }
+func (postgresDialect) sinceBegun() string {
+	return `extract(epoch FROM now() - attempted_at)`
 }
 func (postgresDialect) cancelRequested() string { return `metadata ? 'cancel_attempted_at'` }
 func (postgresDialect) forgetCancel() string    { return `metadata - 'cancel_attempted_at'` }

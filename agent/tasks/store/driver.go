@@ -8,26 +8,22 @@ import (
 )
 
 // wrapped is one of River's drivers, with the few operations that go another way
-// here: fetching is fair between tenants, attempts are ended by Finish, and
-// notifications stay in the process where the database is.
+// here: fetching is fair between tenants and keeps to the store's slots, attempts
+// are ended by Finish, what is due is found by an index, and notifications are
+// heard in the process without the database.
 type wrapped[TTx any] struct {
 	riverdriver.Driver[TTx]
 	store *Store
-	// inside: nobody else uses the database, so that notifications need not leave.
-	inside bool
 }
 
 // GetExecutor implements riverdriver.Driver.
 func (w *wrapped[TTx]) GetExecutor() riverdriver.Executor {
-	return &executor{w.Driver.GetExecutor(), w.store, w.inside}
+	return &executor{w.Driver.GetExecutor(), w.store}
 }
 
 // GetListener implements riverdriver.Driver.
 func (w *wrapped[TTx]) GetListener(p *riverdriver.GetListenenerParams) riverdriver.Listener {
-	if w.inside {
-		return w.store.hub.listener(p.Schema)
-	}
-	return w.Driver.GetListener(p)
+	return w.store.hub.listener(p.Schema)
 }
 
 // SupportsListener implements riverdriver.Driver.
@@ -47,8 +43,7 @@ func (w *wrapped[TTx]) UnwrapTx(tx riverdriver.ExecutorTx) TTx {
 // executor is what River's client does its work by.
 type executor struct {
 	riverdriver.Executor
-	store  *Store
-	inside bool
+	store *Store
 }
 
 // Begin implements riverdriver.Executor.
@@ -57,12 +52,12 @@ func (e *executor) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &executorTx{ExecutorTx: tx, store: e.store, inside: e.inside}, nil
+	return &executorTx{ExecutorTx: tx, store: e.store}, nil
 }
 
 // JobGetAvailable implements riverdriver.Executor.
 func (e *executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	return e.store.fetch(ctx, e.Executor, p)
+	return e.store.fetch(ctx, p)
 }
 
 // JobSetStateIfRunningMany implements riverdriver.Executor.
@@ -72,20 +67,19 @@ func (e *executor) JobSetStateIfRunningMany(ctx context.Context, p *riverdriver.
 
 // NotifyMany implements riverdriver.Executor.
 func (e *executor) NotifyMany(ctx context.Context, p *riverdriver.NotifyManyParams) error {
-	if e.inside {
-		e.store.hub.publish(p.Topic, p.Payload...)
-		return nil
+	if e.store.options.Postgres != nil {
+		return e.Executor.NotifyMany(ctx, p) // it comes back by ear
 	}
-	return e.Executor.NotifyMany(ctx, p)
+	e.store.hub.publish(p.Topic, p.Payload...)
+	return nil
 }
 
 // executorTx is a transaction of River's client.
 type executorTx struct {
 	riverdriver.ExecutorTx
-	store  *Store
-	inside bool
-	told   []riverdriver.NotifyManyParams // once it is committed
-	rings  []func()
+	store *Store
+	told  []riverdriver.NotifyManyParams // once it is committed
+	rings []ring
 }
 
 // Begin implements riverdriver.Executor.
@@ -94,7 +88,7 @@ func (e *executorTx) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &executorTx{ExecutorTx: tx, store: e.store, inside: e.inside}, nil
+	return &executorTx{ExecutorTx: tx, store: e.store}, nil
 }
 
 // Commit implements riverdriver.ExecutorTx.
@@ -105,15 +99,10 @@ func (e *executorTx) Commit(ctx context.Context) error {
 	for _, p := range e.told {
 		e.store.hub.publish(p.Topic, p.Payload...)
 	}
-	for _, ring := range e.rings {
-		ring()
+	for _, r := range e.rings {
+		e.store.alarms.at(r.queue, r.at)
 	}
 	return nil
-}
-
-// JobGetAvailable implements riverdriver.Executor.
-func (e *executorTx) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	return e.store.fetch(ctx, e.ExecutorTx, p)
 }
 
 // JobSetStateIfRunningMany implements riverdriver.Executor.
@@ -123,24 +112,36 @@ func (e *executorTx) JobSetStateIfRunningMany(ctx context.Context, p *riverdrive
 
 // NotifyMany implements riverdriver.Executor.
 func (e *executorTx) NotifyMany(ctx context.Context, p *riverdriver.NotifyManyParams) error {
-	if e.inside {
-		e.told = append(e.told, *p)
-		return nil
+	if e.store.options.Postgres != nil {
+		return e.ExecutorTx.NotifyMany(ctx, p)
 	}
-	return e.ExecutorTx.NotifyMany(ctx, p)
+	e.told = append(e.told, *p)
+	return nil
 }
 
-// JobSchedule implements riverdriver.Executor: what it made available ahead of its
-// time gets an alarm.
+// JobSchedule implements riverdriver.Executor. River's own statement looks at all
+// that is scheduled, however far ahead. Two of the same unique key can't be among
+// what waits: the key holds in each of these states. What becomes available ahead
+// of its time gets an alarm.
 func (e *executorTx) JobSchedule(ctx context.Context, p *riverdriver.JobScheduleParams) ([]*riverdriver.JobScheduleResult, error) {
-	results, err := e.ExecutorTx.JobSchedule(ctx, p)
-	for _, r := range results {
-		if !r.ConflictDiscarded {
-			queue, at := r.Job.Queue, r.Job.ScheduledAt
-			e.rings = append(e.rings, func() { e.store.alarms.at(queue, at) })
-		}
+	d := e.store.dialect
+	ids, err := e.store.idsOf(ctx, e.ExecutorTx, "SELECT id FROM river_job WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT $2"+d.skip(), d.time(*p.Now), p.Max)
+	if err != nil || len(ids) == 0 {
+		return nil, err
 	}
-	return results, err
+	if err := e.Exec(ctx, "UPDATE river_job SET state = 'available' WHERE state IN ('retryable', 'scheduled') AND id IN "+d.idList("$1"), jsonIDs(ids)); err != nil {
+		return nil, err
+	}
+	rows, err := e.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*riverdriver.JobScheduleResult, len(rows))
+	for i, row := range rows {
+		results[i] = &riverdriver.JobScheduleResult{Job: *row}
+		e.rings = append(e.rings, ring{row.Queue, row.ScheduledAt})
+	}
+	return results, nil
 }
 
 // setState ends attempts for River's client. Those that it takes for completed were

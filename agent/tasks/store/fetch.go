@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,17 +68,30 @@ func (t *tenants) served(queue, tenant string) {
 	t.last[queue] = tenant
 }
 
-// fetch locks jobs of a queue for River's client: by River's own query, or, where
-// tenants share the queue, taking them in turn.
-func (s *Store) fetch(ctx context.Context, e riverdriver.Executor, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+// fetch locks jobs of a queue for River's client, as many as there are slots: by
+// River's own query, or, where tenants share the queue, taking them in turn.
+func (s *Store) fetch(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
 	if s.stopping.Load() || !s.health.usable() {
 		return &riverdriver.JobGetAvailableResult{}, nil
 	}
-	result, err := s.lock(ctx, e, p)
+	slots := s.slots.take(p.Queue, p.MaxToLock)
+	if slots == 0 {
+		return &riverdriver.JobGetAvailableResult{}, nil
+	}
+	limited := *p
+	limited.MaxToLock, limited.MaxAttemptedBy = slots, maxAttemptedBy
+	s.fetchBegins()
+	var result *riverdriver.JobGetAvailableResult
+	err := s.backend.fetch(ctx, func(e riverdriver.Executor) (err error) {
+		result, err = s.lock(ctx, e, &limited)
+		return err
+	})
 	if err != nil {
+		s.fetchEnds(nil)
+		s.slots.used(p.Queue, slots, 0)
 		return nil, s.health.note(explained(err))
 	}
-	s.took(result.Jobs)
+	s.took(p.Queue, result, slots)
 	return result, nil
 }
 
@@ -91,6 +107,13 @@ func (s *Store) lock(ctx context.Context, e riverdriver.Executor, p *riverdriver
 			several = true
 		}
 	}
+	var waiting []int
+	if several {
+		var err error
+		if waiting, several, err = s.waitingTenants(ctx, e, p.Queue); err != nil {
+			return nil, err
+		}
+	}
 	if !several {
 		return e.JobGetAvailable(ctx, p)
 	}
@@ -98,7 +121,7 @@ func (s *Store) lock(ctx context.Context, e riverdriver.Executor, p *riverdriver
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := s.lockInTurn(ctx, tx, p)
+	jobs, err := s.lockInTurn(ctx, tx, p, waiting)
 	if err == nil {
 		if err = tx.Commit(ctx); err == nil {
 			return &riverdriver.JobGetAvailableResult{Jobs: jobs}, nil
@@ -110,39 +133,80 @@ func (s *Store) lock(ctx context.Context, e riverdriver.Executor, p *riverdriver
 	return nil, err
 }
 
-// took notes jobs that now run.
-func (s *Store) took(jobs []*rivertype.JobRow) {
-	if len(jobs) == 0 {
+// took notes jobs that now run. Those that can't be read River ends.
+func (s *Store) took(queue string, result *riverdriver.JobGetAvailableResult, slots int) {
+	jobs := make([]Job, 0, len(result.Jobs))
+	gone := make(map[string]int)
+	for _, row := range result.Jobs {
+		gone[row.Queue]--
+		if result.DecodeErrors[row.ID] == nil {
+			j, _ := jobOf(row) // what can't be read, Work says
+			jobs = append(jobs, j)
+		}
+	}
+	s.fetchEnds(jobs)
+	s.slots.used(queue, slots, len(jobs))
+	if len(result.Jobs) == 0 {
 		return
 	}
 	s.stats.fetches.Add(1)
 	s.stats.fetched.Add(uint64(len(jobs)))
-	gone := make(map[string]int)
-	for _, row := range jobs {
-		gone[row.Queue]--
-		m := Moved{ID: row.ID, Kind: row.Kind, Queue: row.Queue, State: Running}
-		if j, err := jobOf(row); err == nil {
-			m.Parent = j.Facts.Parent
-		}
-		s.options.Moved(m)
-	}
 	s.waiting.add(gone)
+	for i := range jobs {
+		s.options.Moved(movedOf(jobs[i]))
+	}
 }
 
 // hasTenants asks whether a job of any tenant waits in a queue.
 func (s *Store) hasTenants(ctx context.Context, e riverdriver.Executor, queue string) (bool, error) {
 	var n int
-	err := e.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM river_job WHERE state = 'available' AND queue = $1 AND "+s.dialect.tenant()+" > '' LIMIT 1) AS found", queue).Scan(&n)
+	// With the priorities named, the index of tenants leads to the first one.
+	one := "EXISTS (SELECT 1 FROM river_job WHERE state = 'available' AND queue = $1 AND priority = "
+	tenant := " AND " + s.dialect.tenant() + " > '')"
+	err := e.QueryRow(ctx, "SELECT CASE WHEN "+one+"1"+tenant+" OR "+one+"2"+tenant+" OR "+one+"3"+tenant+" OR "+one+"4"+tenant+" THEN 1 ELSE 0 END", queue).Scan(&n)
 	return n > 0, err
 }
+
+// waitingTenants returns the priorities of which jobs wait in a queue, and whether
+// they are of several tenants: the first and the last of each, by an index.
+func (s *Store) waitingTenants(ctx context.Context, e riverdriver.Executor, queue string) (priorities []int, several bool, err error) {
+	tenant := s.dialect.tenant()
+	var ends [lowestPriority][2]sql.NullString
+	var columns []string
+	var into []any
+	for i := range ends {
+		where := fmt.Sprintf(" FROM river_job WHERE state = 'available' AND queue = $1 AND priority = %d)", i+1)
+		columns = append(columns, "(SELECT min("+tenant+")"+where, "(SELECT max("+tenant+")"+where)
+		into = append(into, &ends[i][0], &ends[i][1])
+	}
+	if err := e.QueryRow(ctx, "SELECT "+strings.Join(columns, ", "), queue).Scan(into...); err != nil {
+		return nil, false, err
+	}
+	only := sql.NullString{}
+	for i, end := range ends {
+		if !end[0].Valid {
+			continue
+		}
+		priorities = append(priorities, i+1)
+		several = several || end[0] != end[1] || only.Valid && only != end[0]
+		only = end[0]
+	}
+	return priorities, several, nil
+}
+
+// lowestPriority is River's.
+const lowestPriority = 4
 
 // lockInTurn locks jobs of the queue, the first priority first, and within one
 // priority a job of each tenant in turn. It looks at the tenants and not at what
 // waits: a tenant's million costs another one nothing.
-func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *riverdriver.JobGetAvailableParams) ([]*rivertype.JobRow, error) {
+func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *riverdriver.JobGetAvailableParams, priorities []int) ([]*rivertype.JobRow, error) {
 	var ids []int64
 	last := s.tenants.servedLast(p.Queue)
-	for priority := 1; priority <= 4 && len(ids) < p.MaxToLock; priority++ {
+	for _, priority := range priorities {
+		if len(ids) >= p.MaxToLock {
+			break
+		}
 		names, err := s.turn(ctx, tx, p.Queue, priority, last)
 		if err != nil {
 			return nil, err
@@ -159,11 +223,7 @@ func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *ri
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
-	if err := tx.Exec(ctx, "UPDATE river_job SET "+s.dialect.begin("$1")+" WHERE state = 'available' AND id IN "+s.dialect.idList("$2"), p.ClientID, string(list)); err != nil {
+	if err := tx.Exec(ctx, "UPDATE river_job SET "+s.dialect.begin("$1")+" WHERE state = 'available' AND id IN "+s.dialect.idList("$2"), p.ClientID, jsonIDs(ids)); err != nil {
 		return nil, err
 	}
 	rows, err := tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
@@ -226,9 +286,8 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 	}
 	each := (n + len(names) - 1) / len(names)
 	lists := make([][]int64, len(names))
-	total := 0
 	for {
-		total = 0
+		total := 0
 		for i, name := range names {
 			if len(lists[i]) < each {
 				if lists[i], err = s.headsOf(ctx, tx, p.Queue, priority, name, each); err != nil {
@@ -263,10 +322,14 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 }
 
 func (s *Store) headsOf(ctx context.Context, tx riverdriver.Executor, queue string, priority int, tenant string, n int) ([]int64, error) {
+	return s.idsOf(ctx, tx, `SELECT id FROM river_job WHERE state = 'available' AND queue = $1 AND priority = $2 AND `+s.dialect.tenant()+` = $3 AND scheduled_at <= `+s.dialect.now()+`
+		ORDER BY scheduled_at, id LIMIT $4`+s.dialect.skip(), queue, priority, tenant, n)
+}
+
+// idsOf returns the ids that a query finds.
+func (s *Store) idsOf(ctx context.Context, e riverdriver.Executor, query string, args ...any) ([]int64, error) {
 	var text string
-	err := tx.QueryRow(ctx, s.dialect.gather("id", `SELECT id FROM river_job WHERE state = 'available' AND queue = $1 AND priority = $2 AND `+s.dialect.tenant()+` = $3 AND scheduled_at <= `+s.dialect.now()+`
-		ORDER BY scheduled_at, id LIMIT $4`+s.dialect.skip()), queue, priority, tenant, n).Scan(&text)
-	if err != nil {
+	if err := e.QueryRow(ctx, s.dialect.gather("id", query), args...).Scan(&text); err != nil {
 		return nil, err
 	}
 	var rows [][1]int64
@@ -278,4 +341,13 @@ func (s *Store) headsOf(ctx context.Context, tx riverdriver.Executor, queue stri
 		ids[i] = r[0]
 	}
 	return ids, nil
+}
+
+// jsonIDs is a list of ids for dialect.idList.
+func jsonIDs(ids []int64) string {
+	text, err := json.Marshal(ids)
+	if err != nil {
+		panic(err) // numbers can always be written
+	}
+	return string(text)
 }

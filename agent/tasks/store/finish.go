@@ -3,18 +3,16 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/riverqueue/river/riverdriver"
-	"github.com/riverqueue/river/rivertype"
 )
 
 // finishing is the end of an attempt.
 type finishing struct {
 	held    Held
 	outcome Outcome
-	also    func(ctx context.Context, tx *txn) error
-	job     Job // as it is afterwards
 }
 
 // Insert keeps jobs, all or none. When it returns without an error they are on
@@ -38,14 +36,22 @@ func (s *Store) Insert(ctx context.Context, jobs []New) ([]Inserted, error) {
 // fails, nothing happened. ErrLost: the attempt is over already.
 func (s *Store) Finish(ctx context.Context, h Held, o Outcome, also func(ctx context.Context, tx Tx) error) error {
 	f := &finishing{held: h, outcome: o}
+	end := &op{finish: f, bytes: len(o.output)}
 	if also != nil {
-		f.also = func(ctx context.Context, tx *txn) error { return also(ctx, tx) }
+		end = &op{bytes: len(o.output), other: func(ctx context.Context, tx *txn) error {
+			alone := op{finish: f}
+			if err := tx.finishAll(ctx, []*op{&alone}); err != nil || alone.err != nil {
+				return errors.Join(err, alone.err)
+			}
+			tx.moved, tx.rings = append(tx.moved, alone.moved...), append(tx.rings, alone.rings...)
+			return also(ctx, tx)
+		}}
 	}
 	s.mu.Lock()
 	r := s.running[h.ID]
 	s.mu.Unlock()
-	err := s.writer.do(ctx, &op{finish: f, bytes: len(o.output)})
-	if err == nil && r != nil && r.attempt == h.Attempt {
+	err := s.writer.do(ctx, end)
+	if err == nil && r != nil && r.held == h {
 		r.finished.Store(true)
 	}
 	return err
@@ -56,7 +62,8 @@ func (s *Store) Update(ctx context.Context, do func(ctx context.Context, tx Tx) 
 	return s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error { return do(ctx, tx) }})
 }
 
-// finishAll ends the attempts of a batch: those that hold, in one statement.
+// finishAll ends the attempts of a batch that have nothing else to do in their
+// transaction: those that hold, in one statement.
 func (t *txn) finishAll(ctx context.Context, batch []*op) error {
 	byID := make(map[int64]*op)
 	var ids []int64
@@ -79,103 +86,125 @@ func (t *txn) finishAll(ctx context.Context, batch []*op) error {
 		return err
 	}
 	now := time.Now()
-	p := &riverdriver.JobSetStateIfRunningManyParams{Now: &now}
+	var endings []ending
 	for _, id := range ids {
 		o := byID[id]
-		if held[id].attempt != o.finish.held.Attempt {
+		h, runs := held[id]
+		if !runs || h.fence() != o.finish.held.Attempt {
 			o.err = ErrLost
 			t.store.stats.lost.Add(1)
 			continue
 		}
-		if err := addEnding(p, o.finish, held[id].snoozes, now); err != nil {
-			return err
-		}
+		e := endingOf(o.finish.outcome, h, now)
+		endings = append(endings, e)
+		t.began(e.job(h), &o.moved, &o.rings)
 	}
-	if len(p.ID) == 0 {
-		return nil
-	}
-	rows, err := t.tx.JobSetStateIfRunningMany(ctx, p)
-	if err != nil {
-		return err
-	}
-	if err := t.dropLeases(ctx, p.ID); err != nil {
-		return err
-	}
-	for _, row := range rows {
-		j, err := jobOf(row)
-		if err != nil {
-			return err
-		}
-		o := byID[row.ID]
-		o.finish.job = j
-		t.began(j, &o.moved, &o.rings)
-	}
-	return nil
+	return t.end(ctx, endings)
 }
 
-// holder is who holds a job: which attempt, and how often it was put off before.
-type holder struct{ attempt, snoozes int }
+// holder is a running job's row, as far as its end needs it.
+type holder struct {
+	ID        int64  `json:"id"`
+	Attempt   int    `json:"attempt"` // as River counts
+	Max       int    `json:"max_attempts"`
+	Snoozes   int    `json:"snoozes"`
+	Kind      string `json:"kind"`
+	Queue     string `json:"queue"`
+	Parent    int64  `json:"parent"`
+	Tenant    string `json:"tenant"`
+	Cancelled int    `json:"cancelled"` // 1: somebody asked that it stop
+}
+
+// fence is the attempt's number as Job.Attempt tells it: River counts an attempt
+// that was put off no more, and its number would be another's.
+func (h holder) fence() int { return h.Attempt + h.Snoozes }
 
 // holders returns those of the jobs that run, and keeps others from changing them.
 func (t *txn) holders(ctx context.Context, ids []int64) (map[int64]holder, error) {
 	d := t.store.dialect
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
 	var text string
-	query := d.gather("id, attempt, snoozes", "SELECT id, attempt, "+d.snoozes()+" AS snoozes FROM river_job WHERE state = 'running' AND id IN "+d.idList("$1")+d.lock())
-	if err := t.tx.QueryRow(ctx, query, string(list)).Scan(&text); err != nil {
+	query := d.records([]string{"id", "attempt", "max_attempts", "snoozes", "kind", "queue", "parent", "tenant", "cancelled"},
+		"SELECT id, attempt, max_attempts, "+d.snoozes()+" AS snoozes, kind, queue, "+d.parent()+" AS parent, "+d.tenant()+" AS tenant, CASE WHEN "+d.cancelRequested()+" THEN 1 ELSE 0 END AS cancelled"+
+			" FROM river_job WHERE state = 'running' AND id IN "+d.idList("$1")+" ORDER BY id"+d.lock())
+	if err := t.tx.QueryRow(ctx, query, jsonIDs(ids)).Scan(&text); err != nil {
 		return nil, err
 	}
-	var found [][3]int64
+	var found []holder
 	if err := json.Unmarshal([]byte(text), &found); err != nil {
 		return nil, err
 	}
 	held := make(map[int64]holder, len(found))
-	for _, f := range found {
-		held[f[0]] = holder{int(f[1]), int(f[2])}
+	for _, h := range found {
+		held[h.ID] = h
 	}
 	return held, nil
 }
 
-// addEnding adds the end of an attempt to a statement.
-func addEnding(p *riverdriver.JobSetStateIfRunningManyParams, f *finishing, snoozes int, now time.Time) error {
-	o := f.outcome
-	state := rivertype.JobState(o.state)
-	metadata := outcomeMetadata(o)
-	var attempt *int
-	var failure []byte
-	var finalized, scheduled *time.Time
+// ending is what the end of an attempt changes in its row: dialect.end applies it.
+type ending struct {
+	ID          int64           `json:"id"`
+	Attempt     *int            `json:"attempt,omitempty"`
+	Failure     json.RawMessage `json:"failure,omitempty"`
+	FinalizedAt any             `json:"finalized_at,omitempty"`
+	ScheduledAt any             `json:"scheduled_at,omitempty"`
+	Metadata    map[string]any  `json:"metadata"`
+	State       State           `json:"state"`
+
+	at time.Time // when it is over, or to run
+}
+
+// endingOf says what an outcome makes of a running job. One that is to stop does not
+// run again.
+func endingOf(o Outcome, h holder, now time.Time) ending {
+	e := ending{ID: h.ID, State: o.state, Metadata: outcomeMetadata(o), at: now}
 	switch {
+	case o.state == Discarded:
+		e.Failure = failureData(now, h.fence(), o.err)
 	case o.state.ended():
-		finalized = &now
-		if o.state == Discarded {
-			failure = failureData(now, f.held.Attempt, o.err)
-		}
+	case h.Cancelled == 1:
+		e.State = Cancelled
 	case o.snooze:
-		before := f.held.Attempt - 1
-		attempt, scheduled = &before, &o.runAt
-		metadata["snoozes"] = snoozes + 1
+		before := h.Attempt - 1
+		e.Attempt, e.at = &before, o.runAt
+		e.Metadata["snoozes"] = h.Snoozes + 1
 	default:
-		scheduled, failure = &o.runAt, failureData(now, f.held.Attempt, o.err)
+		e.Failure, e.at = failureData(now, h.fence(), o.err), o.runAt
 	}
-	if scheduled != nil && scheduled.Sub(now) <= soon {
-		state = rivertype.JobStateAvailable
+	if !e.State.ended() && e.at.Sub(now) <= soon {
+		e.State = Available
 	}
-	data, err := json.Marshal(metadata)
+	return e
+}
+
+// job is what others are told of the job.
+func (e *ending) job(h holder) Job {
+	return Job{ID: h.ID, Kind: h.Kind, Queue: h.Queue, State: e.State, RunAt: e.at, Facts: Facts{Parent: h.Parent, Tenant: h.Tenant}}
+}
+
+// end applies endings of running jobs, which holders locked, in one statement.
+func (t *txn) end(ctx context.Context, all []ending) error {
+	if len(all) == 0 {
+		return nil
+	}
+	d := t.store.dialect
+	ids := make([]int64, len(all))
+	for i := range all {
+		e := &all[i]
+		ids[i] = e.ID
+		if e.State.ended() {
+			e.FinalizedAt = d.time(e.at)
+		} else {
+			e.ScheduledAt = d.time(e.at)
+		}
+	}
+	text, err := json.Marshal(all)
 	if err != nil {
 		return err
 	}
-	p.ID = append(p.ID, f.held.ID)
-	p.Attempt = append(p.Attempt, attempt)
-	p.ErrData = append(p.ErrData, failure)
-	p.FinalizedAt = append(p.FinalizedAt, finalized)
-	p.MetadataDoMerge = append(p.MetadataDoMerge, true)
-	p.MetadataUpdates = append(p.MetadataUpdates, data)
-	p.ScheduledAt = append(p.ScheduledAt, scheduled)
-	p.State = append(p.State, state)
-	return nil
+	if err := t.tx.Exec(ctx, d.end("$1"), string(text)); err != nil {
+		return err
+	}
+	return t.dropLeases(ctx, ids)
 }
 
 // Cancel ends a job that has not ended; of one that runs it asks that it stop.

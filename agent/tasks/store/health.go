@@ -56,13 +56,30 @@ func explained(err error) error {
 	if why := sqliteWhy(err); why != "" {
 		return &Unavailable{Why: why, cause: err}
 	}
+	var connect *pgconn.ConnectError
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &connect) { // which is a net.Error, too
+		return &Unavailable{Why: "the task store did not answer in time", Unknown: true, cause: err}
+	}
 	if why := postgresWhy(err); why != "" {
 		return &Unavailable{Why: why, cause: err}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &Unavailable{Why: "the task store did not answer in time", Unknown: true, cause: err}
-	}
 	return err
+}
+
+// isConflict reports whether a transaction met another one, and is to be tried again.
+func isConflict(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001")
+}
+
+// isTaken reports whether a row was refused since there is one of the same key.
+func isTaken(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+	}
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505"
 }
 
 func sqliteWhy(err error) string {

@@ -16,7 +16,7 @@ const maxAttemptedBy = 20
 // agent.
 func (s *Store) Lease(ctx context.Context, r LeaseRequest) ([]Job, error) {
 	var jobs []Job
-	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
+	o := &op{other: func(ctx context.Context, tx *txn) error {
 		jobs = nil
 		for _, queue := range r.Queues {
 			if len(jobs) >= r.Max {
@@ -36,8 +36,26 @@ func (s *Store) Lease(ctx context.Context, r LeaseRequest) ([]Job, error) {
 			jobs = append(jobs, found...)
 		}
 		return nil
-	}})
-	return jobs, err
+	}}
+	err := s.writer.do(ctx, o)
+	if err == nil {
+		return jobs, nil
+	}
+	if ctx.Err() != nil && o.done != nil {
+		s.goroutine.Go(func() { // who asked went away in mid-commit
+			select {
+			case <-o.done:
+			case <-s.stopped.Done():
+				return
+			}
+			for _, j := range jobs {
+				if o.err == nil {
+					s.give(Held{j.ID, j.Attempt}, Snooze(time.Now(), "the worker went away as it got it"))
+				}
+			}
+		})
+	}
+	return nil, err
 }
 
 func (s *Store) leaseFrom(ctx context.Context, tx *txn, queue string, n int, worker string, length time.Duration) ([]Job, error) {
@@ -103,14 +121,10 @@ type standing struct {
 
 // standing returns the leases of those jobs that are leased and run.
 func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]standing, error) {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
 	var text string
 	d := s.dialect
 	if err := tx.tx.QueryRow(ctx, d.gather("id, attempt, cancelled", `SELECT id, outrigger_lease.attempt AS attempt, CASE WHEN `+d.cancelRequested()+` THEN 1 ELSE 0 END AS cancelled
-		FROM river_job JOIN outrigger_lease ON job_id = id AND outrigger_lease.attempt = river_job.attempt WHERE state = 'running' AND id IN `+d.idList("$1")), string(list)).Scan(&text); err != nil {
+		FROM river_job JOIN outrigger_lease ON job_id = id WHERE state = 'running' AND id IN `+d.idList("$1")), jsonIDs(ids)).Scan(&text); err != nil {
 		return nil, err
 	}
 	var rows [][3]int64
@@ -126,9 +140,5 @@ func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]s
 
 // dropLeases forgets the leases of jobs whose attempts have ended.
 func (t *txn) dropLeases(ctx context.Context, ids []int64) error {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return err
-	}
-	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), string(list))
+	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), jsonIDs(ids))
 }

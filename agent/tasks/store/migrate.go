@@ -19,13 +19,9 @@ func migrateWith[TTx any](ctx context.Context, driver riverdriver.Driver[TTx], s
 	}
 	all := migrator.AllVersions()
 	newest := all[len(all)-1].Version
-	existing, err := migrator.ExistingVersions(ctx)
+	have, err := engineVersion(ctx, driver.GetExecutor())
 	if err != nil {
 		return err
-	}
-	have := 0
-	for _, m := range existing {
-		have = max(have, m.Version)
 	}
 	if have > newest {
 		return &NewerError{What: "the engine's tables", Have: have, Know: newest}
@@ -36,6 +32,20 @@ func migrateWith[TTx any](ctx context.Context, driver riverdriver.Driver[TTx], s
 		}
 	}
 	return migrateOwn(ctx, driver.GetExecutor(), steps)
+}
+
+// engineVersion returns the version of River's tables; 0: there are none.
+func engineVersion(ctx context.Context, e riverdriver.Executor) (int, error) {
+	there, err := e.TableExists(ctx, &riverdriver.TableExistsParams{Table: "river_migration"})
+	if err != nil || !there {
+		return 0, err
+	}
+	existing, err := e.MigrationGetByLine(ctx, &riverdriver.MigrationGetByLineParams{Line: riverdriver.MigrationLineMain})
+	have := 0
+	for _, m := range existing {
+		have = max(have, m.Version)
+	}
+	return have, err
 }
 
 // NewerError refuses tables of a newer program.
@@ -101,15 +111,16 @@ func own(d dialect, more ...string) [][]string {
 		// Leases of workers outside the agents.
 		`CREATE TABLE outrigger_lease (job_id bigint NOT NULL PRIMARY KEY, attempt integer NOT NULL, until bigint NOT NULL)`,
 		`CREATE INDEX outrigger_lease_until ON outrigger_lease (until)`,
-		// Signs of life of agents.
-		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, seen bigint NOT NULL)`,
-		// What lists filter by.
-		`CREATE INDEX outrigger_job_state ON river_job (state, id)`,
-		`CREATE INDEX outrigger_job_kind ON river_job (kind, id)`,
-		`CREATE INDEX outrigger_job_queue ON river_job (queue, id)`,
+		// Signs of life of agents, and which of them draws which ids.
+		`CREATE TABLE outrigger_agent (id text NOT NULL PRIMARY KEY, node integer NOT NULL UNIQUE, seen bigint NOT NULL)`,
+		// What lists filter by, beside the indexes of each database.
 		`CREATE INDEX outrigger_job_parent ON river_job (` + d.parent() + `, id) WHERE ` + d.parent() + ` IS NOT NULL`,
+		// What is due.
+		`CREATE INDEX outrigger_job_due ON river_job (scheduled_at) WHERE state IN ('retryable', 'scheduled')`,
 		// Whose turn it is in a queue that tenants share.
 		`CREATE INDEX outrigger_job_tenant ON river_job (queue, priority, (` + d.tenant() + `), scheduled_at, id) WHERE state = 'available'`,
+		// Tags: an index of what River keeps has no order.
+		`CREATE TABLE outrigger_tag (tag text NOT NULL, job_id bigint NOT NULL, PRIMARY KEY (tag, job_id))` + d.clustered(),
 		// What must be done by a time.
 		`CREATE INDEX outrigger_job_deadline ON river_job (` + d.deadline() + `) WHERE finalized_at IS NULL AND ` + d.deadline() + ` IS NOT NULL`,
 		// Which job a key names.

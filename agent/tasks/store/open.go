@@ -106,9 +106,18 @@ type Store struct {
 	queues  queueCache
 	tenants tenants
 
+	slots slots
+
+	setting sync.Mutex // held by SetQueues
 	mu      sync.Mutex
 	work    *Work
-	running map[int64]*run // jobs that Work.Do does
+	running map[int64]*run // jobs that were fetched for Work.Do
+	// fetching counts fetches under way, and which jobs were cancelled meanwhile that
+	// they may bring.
+	fetching struct {
+		n         int
+		cancelled map[int64]bool
+	}
 
 	stop      context.CancelFunc // ends what runs in the background
 	stopped   context.Context
@@ -132,13 +141,18 @@ type backend interface {
 	migrate(ctx context.Context) error
 	// client makes a River client that runs jobs.
 	client(s *Store, config *river.Config) (engine, error)
+	// fetch calls do with what fetches jobs that are run here.
+	fetch(ctx context.Context, do func(riverdriver.Executor) error) error
+	// listen hears what other agents tell, until the context ends.
+	listen(ctx context.Context)
 	close() error
 }
 
-// Open opens the database and brings its tables up to date. A SQLite file that
-// can't be used is an error; so is a schema that is newer than this program. A
-// PostgreSQL server that can't be reached is not: the store says so by Problem,
-// refuses to accept anything, and goes on trying.
+// Open opens the database and brings its tables up to date. What no waiting mends is
+// an error: a file that is no SQLite database, is where no folder is, or is in use by
+// another agent, and a schema that is newer than this program. What may pass is not:
+// a server that can't be reached, a file that is locked or read-only, a disk that is
+// full. The store says so by Problem, refuses to accept anything, and goes on trying.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{options: o, logger: o.Logger, running: make(map[int64]*run)}
@@ -148,6 +162,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.ids.init()
 	s.hub = newHub()
 	s.alarms = newAlarms(s.ring)
+	s.fetching.cancelled = make(map[int64]bool)
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	switch {
 	case (o.SQLite == nil) == (o.Postgres == nil):
@@ -159,7 +174,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.writer = newWriter(s)
 	err := s.connect(ctx)
-	if err != nil && (o.SQLite != nil || !isUnavailable(err)) {
+	if err != nil && !isUnavailable(err) {
 		s.stop()
 		return nil, errors.Join(err, s.backend.close())
 	}
@@ -169,6 +184,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.goroutine.Go(func() { s.alarms.run(s.stopped) })
 	s.goroutine.Go(func() { s.writer.run(s.stopped) })
+	s.goroutine.Go(s.live)
 	s.goroutine.Go(s.care)
 	return s, nil
 }
@@ -181,6 +197,9 @@ func (s *Store) connect(ctx context.Context) error {
 	}
 	s.exec, s.read = write, read
 	if err := s.backend.migrate(ctx); err != nil {
+		return explained(err)
+	}
+	if err := s.register(ctx); err != nil {
 		return explained(err)
 	}
 	if err := s.giveBackAtStart(ctx); err != nil {
@@ -235,6 +254,7 @@ func (s *Store) Start(ctx context.Context, w Work) error {
 	}
 	s.work = &w
 	s.mu.Unlock()
+	s.slots.set(w.Queues)
 	if !s.health.opened.Load() {
 		return nil // reconnect starts it
 	}
@@ -254,6 +274,7 @@ func (s *Store) startEngine(ctx context.Context, w Work) error {
 	s.mu.Lock()
 	s.engine = engine
 	s.mu.Unlock()
+	s.goroutine.Go(func() { s.backend.listen(s.stopped) })
 	return nil
 }
 
@@ -288,32 +309,31 @@ func (s *Store) Close() error {
 	return s.backend.close()
 }
 
-// SetQueues changes which queues are run here and how many of each at once. It
-// waits for running jobs of queues that go or change.
-func (s *Store) SetQueues(ctx context.Context, workers map[string]int) error {
+// SetQueues changes which queues are run here and how many of each at once, from
+// the next fetch on: what runs goes on.
+func (s *Store) SetQueues(_ context.Context, workers map[string]int) error {
+	s.setting.Lock()
+	defer s.setting.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.work == nil {
+		s.mu.Unlock()
 		return errors.New("the task store was not started")
 	}
-	old := s.work.Queues
+	old, engine := s.work.Queues, s.engine
 	s.work.Queues = workers
-	if s.engine == nil {
-		return nil
+	s.mu.Unlock()
+	s.slots.set(workers)
+	if engine == nil {
+		return nil // River gets those of s.work when it starts
 	}
-	bundle := s.engine.Queues()
-	for name, n := range old {
-		if workers[name] != n {
-			if err := bundle.Remove(ctx, name); err != nil {
-				return explained(err)
-			}
+	for name := range workers {
+		err := engine.Queues().Add(name, river.QueueConfig{MaxWorkers: river.QueueNumWorkersMax})
+		var known *river.QueueAlreadyAddedError
+		if err != nil && !errors.As(err, &known) {
+			return explained(err)
 		}
-	}
-	for name, n := range workers {
-		if old[name] != n {
-			if err := bundle.Add(name, river.QueueConfig{MaxWorkers: n}); err != nil {
-				return explained(err)
-			}
+		if workers[name] > old[name] {
+			s.hub.publish(topicInsert, payload(insertPayload{name}))
 		}
 	}
 	return nil

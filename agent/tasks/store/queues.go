@@ -177,9 +177,7 @@ func (s *Store) move(ctx context.Context, queue string, pause bool) error {
 	if err != nil {
 		return err
 	}
-	if s.options.SQLite != nil {
-		s.hub.publish(topicControl, payload(event))
-	}
+	s.hub.publish(topicControl, payload(event))
 	s.queues.mu.Lock()
 	s.queues.at = time.Time{}
 	s.queues.mu.Unlock()

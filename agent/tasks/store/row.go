@@ -54,6 +54,7 @@ func jobOf(r *rivertype.JobRow) (Job, error) {
 		return j, fmt.Errorf("task %d: its metadata can't be read: %w", r.ID, err)
 	}
 	j.Snoozes, j.Progress, j.CancelRequested = m.Snoozes, m.Progress, len(m.CancelAttemptedAt) > 0
+	j.countSnoozes()
 	if m.Facts != nil {
 		j.Facts = *m.Facts
 	}
@@ -79,6 +80,7 @@ func scanned(rows *sql.Rows) (Job, error) {
 		return j, err
 	}
 	j.StartedAt, j.EndedAt = attempted.Time, finalized.Time
+	j.countSnoozes()
 	var names []string
 	var failures []rivertype.AttemptError
 	for _, column := range []struct {
@@ -114,6 +116,13 @@ func scanned(rows *sql.Rows) (Job, error) {
 		j.Tags = nil
 	}
 	return j, nil
+}
+
+// countSnoozes makes Attempt a number that no other attempt had or will have: River
+// takes an attempt that was put off back, and the number with it.
+func (j *Job) countSnoozes() {
+	j.Attempt += j.Snoozes
+	j.MaxAttempts += j.Snoozes
 }
 
 // failureData is an attempt's failure as River keeps it.

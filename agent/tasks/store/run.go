@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,16 +16,77 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// run is a job that Work.Do does.
+// run is a job that was fetched for Work.Do.
 type run struct {
-	attempt  int
-	cancel   context.CancelCauseFunc
+	held     Held
 	finished atomic.Bool
+
+	mu     sync.Mutex
+	cause  error // why it is to end; nil: it is not
+	cancel context.CancelCauseFunc
+}
+
+// begin gives it the function that ends its context.
+func (r *run) begin(cancel context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel = cancel
+	if r.cause != nil {
+		cancel(r.cause)
+	}
+}
+
+// end ends its context, now or once it has one.
+func (r *run) end(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause == nil {
+		r.cause = cause
+	}
+	if r.cancel != nil {
+		r.cancel(cause)
+	}
+}
+
+// cancelRun ends the context of a job that somebody cancelled, where it runs here.
+func (s *Store) cancelRun(id int64) {
+	s.mu.Lock()
+	r := s.running[id]
+	if r == nil && s.fetching.n > 0 {
+		s.fetching.cancelled[id] = true
+	}
+	s.mu.Unlock()
+	if r != nil {
+		r.end(ErrCancelled)
+	}
+}
+
+// fetchBegins and fetchEnds surround a fetch: jobs that it brings are known to
+// cancelRun.
+func (s *Store) fetchBegins() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetching.n++
+}
+
+func (s *Store) fetchEnds(jobs []Job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range jobs {
+		r := &run{held: Held{jobs[i].ID, jobs[i].Attempt}}
+		if s.fetching.cancelled[r.held.ID] {
+			r.cause = ErrCancelled
+		}
+		s.running[r.held.ID] = r
+	}
+	if s.fetching.n--; s.fetching.n == 0 {
+		clear(s.fetching.cancelled)
+	}
 }
 
 // Pace of River's client.
 const (
-	fetchCooldown = 2 * time.Millisecond
+	fetchCooldown = time.Millisecond
 	fetchPoll     = time.Second
 	// never is how long a job may run before River takes it for stuck: the store
 	// itself knows who holds what.
@@ -36,8 +100,8 @@ func (s *Store) riverConfig(w Work) *river.Config {
 		river.AddWorkerArgs(workers, anyArgs{kind: kind}, &worker{store: s, do: w.Do})
 	}
 	queues := make(map[string]river.QueueConfig, len(w.Queues))
-	for name, n := range w.Queues {
-		queues[name] = river.QueueConfig{MaxWorkers: n}
+	for name := range w.Queues {
+		queues[name] = river.QueueConfig{MaxWorkers: river.QueueNumWorkersMax} // slots says how many
 	}
 	r := s.options.Retention
 	return &river.Config{
@@ -68,38 +132,41 @@ type worker struct {
 	do    func(ctx context.Context, j Job)
 }
 
-// Work implements river.Worker. How the attempt ended is said by Finish, so that it
-// returns no error.
+// Work implements river.Worker. How the attempt ended is said by Finish: River does
+// not hear of it.
 func (w *worker) Work(river context.Context, job *river.Job[anyArgs]) error {
 	s := w.store
+	defer func() {
+		if s.slots.free(job.Queue) {
+			s.hub.publish(topicInsert, payload(insertPayload{job.Queue}))
+		}
+	}()
 	j, err := jobOf(job.JobRow)
-	held := Held{ID: job.ID, Attempt: job.Attempt}
 	if err != nil {
-		s.give(held, GiveUp(err.Error()))
-		return nil
+		return err // River says so in the job
 	}
+	s.mu.Lock()
+	r := s.running[j.ID]
+	s.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(river))
 	defer cancel(nil)
+	r.begin(cancel)
 	defer context.AfterFunc(river, func() {
 		if errors.Is(context.Cause(river), rivertype.ErrJobCancelledRemotely) {
-			cancel(ErrCancelled)
+			r.end(ErrCancelled)
 		} else {
-			cancel(ErrStopping)
+			r.end(ErrStopping)
 		}
 	})()
-	r := &run{attempt: j.Attempt, cancel: cancel}
-	s.mu.Lock()
-	s.running[j.ID] = r
-	s.mu.Unlock()
 	why := w.guarded(ctx, j)
+	if !r.finished.Load() {
+		s.unfinished(r.held, j, why)
+	}
 	s.mu.Lock()
 	if s.running[j.ID] == r {
 		delete(s.running, j.ID)
 	}
 	s.mu.Unlock()
-	if !r.finished.Load() && why != "" {
-		s.unfinished(held, j, why)
-	}
 	return nil
 }
 
@@ -137,9 +204,10 @@ func (s *Store) give(h Held, o Outcome) {
 // endAll ends the contexts of all jobs that run here.
 func (s *Store) endAll(cause error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.running {
-		r.cancel(cause)
+	all := slices.Collect(maps.Values(s.running))
+	s.mu.Unlock()
+	for _, r := range all {
+		r.end(cause)
 	}
 }
 

@@ -13,8 +13,9 @@ import (
 
 // River's topics.
 const (
-	topicInsert  = "river_insert"
-	topicControl = "river_control"
+	topicInsert     = "river_insert"
+	topicControl    = "river_control"
+	topicLeadership = "river_leadership"
 )
 
 type insertPayload struct {
@@ -35,19 +36,15 @@ func payload(v any) string {
 	return string(text)
 }
 
-// hub carries notifications within the process: to River's client, as its listener,
-// and to those who wait for a queue. A SQLite file is one process's alone, so that
-// no poll of a table is needed. River's clients on PostgreSQL hear by LISTEN and
-// NOTIFY instead.
+// hub carries notifications within the process to River's client, as its listener:
+// it hears of what this process committed at once, and without a poll of a table or
+// a turn over PostgreSQL. What other agents tell comes by ear.
 type hub struct {
 	mu        sync.Mutex
 	listeners map[*listener]struct{}
-	queues    map[string]chan struct{} // closed at the next job of the queue
 }
 
-func newHub() *hub {
-	return &hub{listeners: make(map[*listener]struct{}), queues: make(map[string]chan struct{})}
-}
+func newHub() *hub { return &hub{listeners: make(map[*listener]struct{})} }
 
 // publish tells River's client.
 func (h *hub) publish(topic string, payloads ...string) {
@@ -58,28 +55,6 @@ func (h *hub) publish(topic string, payloads ...string) {
 			l.put(topic, p)
 		}
 	}
-}
-
-// wake says to those who wait that there is something in a queue.
-func (h *hub) wake(queue string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c := h.queues[queue]; c != nil {
-		close(c)
-		delete(h.queues, queue)
-	}
-}
-
-// next returns a channel that is closed when there is something in the queue.
-func (h *hub) next(queue string) <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	c := h.queues[queue]
-	if c == nil {
-		c = make(chan struct{})
-		h.queues[queue] = c
-	}
-	return c
 }
 
 // maxPending bounds what a listener that does not listen holds: past it, polling

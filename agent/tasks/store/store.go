@@ -18,6 +18,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -96,12 +97,16 @@ type Facts struct {
 
 // Job is a job as it is kept.
 type Job struct {
-	ID              int64
-	Kind            string
-	Queue           string
-	Priority        int
-	State           State
-	Attempt         int // from 1; 0: none was made
+	ID       int64
+	Kind     string
+	Queue    string
+	Priority int
+	State    State
+	// Attempt is the number of the newest attempt, from 1; 0: none was made. No two
+	// attempts of a job have the same. Of them Snoozes were put off and don't count:
+	// MaxAttempts grows by one with each, so that Attempt-Snoozes of
+	// MaxAttempts-Snoozes are used up.
+	Attempt         int
 	MaxAttempts     int
 	Snoozes         int
 	RunAt           time.Time
@@ -153,18 +158,23 @@ type Outcome struct {
 func Completed(output []byte) Outcome { return Outcome{state: Done, output: output} }
 
 // Retry: the attempt failed, the next one comes at the time.
-func Retry(at time.Time, why string) Outcome { return Outcome{state: Retryable, runAt: at, err: why} }
+func Retry(at time.Time, why string) Outcome {
+	return Outcome{state: Retryable, runAt: at, err: plain(why)}
+}
 
 // GiveUp: the job failed for good.
-func GiveUp(why string) Outcome { return Outcome{state: Discarded, err: why} }
+func GiveUp(why string) Outcome { return Outcome{state: Discarded, err: plain(why)} }
 
 // Stopped: the job is cancelled.
-func Stopped(why string) Outcome { return Outcome{state: Cancelled, err: why} }
+func Stopped(why string) Outcome { return Outcome{state: Cancelled, err: plain(why)} }
 
 // Snooze: the attempt does not count; the next one comes at the time.
 func Snooze(at time.Time, why string) Outcome {
-	return Outcome{state: Scheduled, runAt: at, err: why, snooze: true}
+	return Outcome{state: Scheduled, runAt: at, err: plain(why), snooze: true}
 }
+
+// plain is a text without what PostgreSQL can't keep.
+func plain(text string) string { return strings.ReplaceAll(text, "\x00", "\uFFFD") }
 
 // Tx is a transaction in which a job is finished: see Finish and Update. Valid
 // until the function that got it returns.

@@ -61,7 +61,7 @@ func TestASnoozeCountsNoAttempt(t *testing.T) {
 
 		in := s.insert(New{MaxAttempts: 1})[0]
 
-		if j := s.eventually(in.ID, Done); j.Attempt != 1 || j.Snoozes != 3 || len(j.Failures) != 0 {
+		if j := s.eventually(in.ID, Done); j.Attempt != 4 || j.MaxAttempts != 4 || j.Snoozes != 3 || len(j.Failures) != 0 {
 			t.Errorf("it is %+v", j)
 		}
 	})

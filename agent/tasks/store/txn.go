@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/riverqueue/river/riverdriver"
@@ -52,6 +53,9 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 	if n.ID == 0 {
 		n.ID = s.ids.next(now)
 	}
+	if err := n.check(); err != nil {
+		return nil, err
+	}
 	args, err := json.Marshal(argsColumn{n.Body})
 	if err != nil {
 		return nil, err
@@ -91,6 +95,21 @@ func (s *Store) params(n *New, now time.Time) (*riverdriver.JobInsertFastParams,
 		}
 	}
 	return p, nil
+}
+
+// check refuses what not every database can keep.
+func (n *New) check() error {
+	for _, text := range append([]string{n.Kind, n.Queue, n.Facts.Tenant, n.Facts.Step, n.Facts.Trace}, n.Tags...) {
+		if strings.ContainsRune(text, 0) {
+			return fmt.Errorf("task %d: %q has a NUL character in it, which can't be kept", n.ID, text)
+		}
+	}
+	for _, tag := range n.Tags {
+		if tag == "" || len(tag) > 255 || strings.Contains(tag, ",") {
+			return fmt.Errorf("task %d: the tag %q can't be kept: want 1 to 255 bytes and no comma", n.ID, tag)
+		}
+	}
+	return nil
 }
 
 // uniqueKey is a key as it is kept.
@@ -301,7 +320,11 @@ func (t *txn) cancel(ctx context.Context, id int64) (Job, error) {
 		return before, err
 	}
 	now := time.Now()
-	row, err := t.tx.JobCancel(ctx, &riverdriver.JobCancelParams{ID: id, CancelAttemptedAt: now, ControlTopic: topicControl, Now: &now})
+	topic := topicControl
+	if t.store.options.SQLite != nil {
+		topic = "" // there is nobody else to tell
+	}
+	row, err := t.tx.JobCancel(ctx, &riverdriver.JobCancelParams{ID: id, CancelAttemptedAt: now, ControlTopic: topic, Now: &now})
 	if err != nil {
 		return before, notFound(err)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,8 @@ type op struct {
 	other  func(ctx context.Context, tx *txn) error
 	bytes  int
 
+	ctx context.Context // the caller's
+
 	// After a commit:
 	inserted []Inserted
 	moved    []Moved
@@ -55,7 +58,7 @@ func (w *writer) do(ctx context.Context, o *op) error {
 	if why := w.store.health.refusal(); why != nil {
 		return why
 	}
-	o.done = make(chan struct{})
+	o.ctx, o.done = ctx, make(chan struct{})
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
@@ -98,18 +101,28 @@ func (w *writer) run(ctx context.Context) {
 				break gather
 			}
 		}
-		w.commit(batch)
+		batch = slices.DeleteFunc(batch, func(o *op) bool {
+			if o.err = o.ctx.Err(); o.err != nil {
+				close(o.done) // nobody waits for it any more
+			}
+			return o.err != nil
+		})
+		if len(batch) > 0 {
+			w.commit(batch)
+		}
 	}
 }
 
 // commit commits a batch. Where one op's failure took the others with it, each is
 // tried alone.
 func (w *writer) commit(batch []*op) {
-	err := w.try(batch)
+	err := w.insist(batch)
 	if err != nil && len(batch) > 1 && !isUnavailable(err) {
 		for _, o := range batch {
 			o.reset()
-			o.err = w.try([]*op{o})
+			if err := w.insist([]*op{o}); err != nil {
+				o.err = err
+			}
 			w.answer(o)
 		}
 		return
@@ -122,14 +135,30 @@ func (w *writer) commit(batch []*op) {
 	}
 }
 
+// conflicts is how often a transaction is tried that met another agent's.
+const conflicts = 5
+
+// insist commits a batch, again where it met another transaction halfway.
+func (w *writer) insist(batch []*op) error {
+	for try := 1; ; try++ {
+		err := w.try(batch)
+		if !isConflict(err) || try == conflicts {
+			return err
+		}
+		for _, o := range batch {
+			o.reset()
+		}
+	}
+}
+
 func (o *op) reset() { o.inserted, o.moved, o.rings, o.err = nil, nil, nil, nil }
 
 // answer tells what came of an op.
 func (w *writer) answer(o *op) {
 	if o.err == nil {
 		for _, m := range o.moved {
-			if m.CancelRequested && w.store.options.SQLite != nil {
-				w.store.hub.publish(topicControl, payload(controlPayload{"cancel", m.ID, m.Queue}))
+			if m.CancelRequested {
+				w.store.cancelRun(m.ID)
 			}
 			w.store.options.Moved(m)
 		}
@@ -152,7 +181,7 @@ func (w *writer) try(batch []*op) (err error) {
 	defer cancel()
 	defer func() {
 		err = explained(err)
-		s.health.note(err)
+		_ = s.health.note(err)
 	}()
 	tx, err := s.exec.Begin(ctx)
 	if err != nil {
@@ -179,7 +208,6 @@ func (w *writer) try(batch []*op) (err error) {
 		}
 	}
 	queues := make(map[string]bool)
-	waiting := make(map[string]int)
 	for _, o := range batch {
 		if o.err != nil {
 			continue
@@ -197,10 +225,7 @@ func (w *writer) try(batch []*op) (err error) {
 	committed = true
 	s.stats.commits.Add(1)
 	s.stats.writes.Add(uint64(len(batch)))
-	for queue, n := range t.waiting {
-		waiting[queue] += n
-	}
-	s.waiting.add(waiting)
+	s.waiting.add(t.waiting)
 	return nil
 }
 
@@ -216,37 +241,9 @@ func (s *Store) notify(ctx context.Context, tx riverdriver.Executor, queues map[
 	return tx.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: topicInsert, Payload: payloads})
 }
 
-// ring wakes who fetches from a queue.
-func (s *Store) ring(queue string) {
-	s.hub.wake(queue)
-	if s.options.SQLite != nil {
-		s.hub.publish(topicInsert, payload(insertPayload{queue}))
-		return
-	}
-	s.mu.Lock()
-	started := s.engine != nil && s.work.Queues[queue] > 0
-	s.mu.Unlock()
-	if !started || !s.health.usable() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.stopped, time.Second)
-	defer cancel()
-	// One that fails is made good by the next poll.
-	_ = s.exec.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: topicInsert, Payload: []string{payload(insertPayload{queue})}})
-}
-
-// errOp marks the failure of one op that must not take others with it.
-type errOp struct{ error }
-
-func (e errOp) Unwrap() error { return e.error }
-
 // runOther runs an op's own function inside a savepoint.
 func (t *txn) runOther(ctx context.Context, o *op) error {
-	do := o.other
-	if o.finish != nil && o.err == nil {
-		do = o.finish.also
-	}
-	if do == nil || o.err != nil {
+	if o.other == nil {
 		return nil
 	}
 	sub, err := t.tx.Begin(ctx)
@@ -254,22 +251,21 @@ func (t *txn) runOther(ctx context.Context, o *op) error {
 		return err
 	}
 	inner := &txn{store: t.store, tx: sub}
-	if err = do(ctx, inner); err == nil {
+	if err = o.other(ctx, inner); err == nil {
 		if err = sub.Commit(ctx); err != nil {
 			return err
 		}
-		o.moved = append(o.moved, inner.moved...)
-		o.rings = append(o.rings, inner.rings...)
+		o.moved, o.rings = inner.moved, inner.rings
 		t.addWaiting(inner.waiting)
 		return nil
+	}
+	if isConflict(err) {
+		return err // the whole transaction is lost
 	}
 	if e := sub.Rollback(ctx); e != nil {
 		return errors.Join(err, e)
 	}
 	o.err = explained(err)
-	if o.finish != nil {
-		return errOp{o.err} // its attempt must not stay ended: it is tried alone, and fails alone
-	}
 	return nil
 }
 

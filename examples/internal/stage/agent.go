@@ -43,6 +43,18 @@ func (a *Agent) start(ctx context.Context, config string) error {
 	if err := finish(command(ctx, "go", "build", "-o", a.binary, "./cmd/agent")); err != nil {
 		return err
 	}
+	return a.Restart(ctx, config)
+}
+
+// Kill ends the agent as a crash does: at once, with no chance to say a word.
+func (a *Agent) Kill() {
+	_ = a.cmd.Process.Kill() // it may be gone already
+	<-a.unread
+	_ = a.cmd.Wait() // its error is that it was killed
+}
+
+// Restart runs an agent again that was killed.
+func (a *Agent) Restart(ctx context.Context, config string) error {
 	a.cmd = command(ctx, a.binary, "run", "-c", config, "--log-level", "warn", "--drain-timeout", "1s")
 	stderr, err := a.cmd.StderrPipe()
 	if err != nil {

@@ -3226,7 +3226,9 @@ func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
 type ListQueuesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The queues.
-	Queues        []*TaskQueue `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
+	Queues []*TaskQueue `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
+	// Why no task can be accepted or started now; empty: it can.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3266,6 +3268,13 @@ func (x *ListQueuesResponse) GetQueues() []*TaskQueue {
 		return x.Queues
 	}
 	return nil
+}
+
+func (x *ListQueuesResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 // TaskQueue is a queue.
@@ -4954,9 +4963,10 @@ const file_outrigger_v1_task_proto_rawDesc = "" +
 	"\fended_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vendedBefore\",\n" +
 	"\x12PurgeTasksResponse\x12\x16\n" +
 	"\x06purged\x18\x01 \x01(\x04R\x06purged\"\x13\n" +
-	"\x11ListQueuesRequest\"E\n" +
+	"\x11ListQueuesRequest\"_\n" +
 	"\x12ListQueuesResponse\x12/\n" +
-	"\x06queues\x18\x01 \x03(\v2\x17.outrigger.v1.TaskQueueR\x06queues\"\xb2\x02\n" +
+	"\x06queues\x18\x01 \x03(\v2\x17.outrigger.v1.TaskQueueR\x06queues\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\xb2\x02\n" +
 	"\tTaskQueue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1c\n" +
