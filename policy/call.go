@@ -25,6 +25,8 @@ type Call struct {
 	once        bool // see Arrival.Once
 	observed    bool // a policy in OBSERVE would have refused it
 	throttled   bool // the throttle in OBSERVE would have dropped it
+	postponed   bool // see Postpone
+	doubt       bool // an endpoint may have done it
 	hashed      bool
 	hash        uint64 // where hashed, what a balancer that hashes chooses by
 	holdsFirst  bool   // first holds the permit of the first attempt
@@ -297,6 +299,16 @@ func (c *Call) blame(now Instant, r Result) breaker.Outcome {
 // now: the shell asks Admit of each again. Nothing may be asked of the call
 // afterwards.
 func (c *Call) End(now Instant, r Result, rnd uint64) (woken []*Waiter) {
+	if !c.postponed {
+		woken = c.close(now, r, rnd)
+	}
+	c.method.service.count(r)
+	return woken
+}
+
+// close tells everything that learns from calls how this one ended, but for the
+// count of statuses.
+func (c *Call) close(now Instant, r Result, rnd uint64) (woken []*Waiter) {
 	m := c.method
 	latency := now - c.start
 	if c.holdsFirst {
@@ -325,7 +337,6 @@ func (c *Call) End(now Instant, r Result, rnd uint64) (woken []*Waiter) {
 	} else {
 		m.service.recorder.Record(now, r.slaOutcome(), latency)
 	}
-	m.service.count(r)
 	return woken
 }
 

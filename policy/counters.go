@@ -24,6 +24,7 @@ type counters struct {
 	overflowed  atomic.Uint64
 	fallbacks   atomic.Uint64
 	faults      atomic.Uint64
+	deferrals   [numDeferrals]atomic.Uint64
 }
 
 // Count is one running total by its label.
@@ -85,6 +86,9 @@ func (s *Service) Actions() []Count {
 		{"replay_overflow", c.overflowed.Load()},
 		{"fallback", c.fallbacks.Load()},
 		{"fault", c.faults.Load()},
+		{"deferred", c.deferrals[DeferredOnRequest].Load()},
+		{"deferred_on_failure", c.deferrals[DeferredOnFailure].Load()},
+		{"defer_refused", c.deferrals[DeferRefused].Load()},
 		{"ejected", ejected},
 		{"would_retry", c.wouldRetry.Load()},
 		{"would_hedge", c.wouldHedge.Load()},

@@ -10,6 +10,9 @@ import (
 // attempt under way, or nil; of several, the earliest Expiry counts.
 func (c *Call) Expiry(a *Attempt) Instant {
 	due := c.deadline
+	if c.postponed {
+		return due
+	}
 	p := &c.method.rule.policy
 	switch c.phase {
 	case delayed:
@@ -51,6 +54,12 @@ func earlier(a, b Instant) Instant {
 // Expire returns the refusal that ends the call at now, or nil when nothing is
 // due yet. a is the attempt that the message names, or nil.
 func (c *Call) Expire(now Instant, a *Attempt) *Refusal {
+	if c.postponed {
+		if c.deadline == 0 || now < c.deadline {
+			return nil
+		}
+		return c.refuse(Deadline, "", fmt.Sprintf("the caller's deadline of %v passed before the call was kept for later", c.deadline-c.start))
+	}
 	p := &c.method.rule.policy
 	over := func(since Instant, d time.Duration) bool { return d > 0 && now >= since+d }
 	switch {

@@ -188,6 +188,7 @@ func TestEveryReasonHasItsStatus(t *testing.T) {
 		"RATE_LIMIT": ResourceExhausted, "TIMEOUT": DeadlineExceeded, "DEADLINE": DeadlineExceeded, "PROTOCOL": Internal,
 		"REQUEST_TOO_LARGE": ResourceExhausted, "DRAINING": Unavailable, "TLS": Unavailable, "DEFER_OFF": FailedPrecondition,
 		"THROTTLED": ResourceExhausted, "FAULT_INJECTED": Unavailable, "NOT_CACHED": NotFound,
+		"NOT_DEFERRABLE": FailedPrecondition, "TASK_QUEUE_FULL": ResourceExhausted, "TASK_STORE": Unavailable,
 	}
 	for _, r := range Reasons() {
 		if code, ok := want[r.String()]; !ok || code != r.Code() {

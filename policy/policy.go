@@ -86,6 +86,8 @@ type Policy struct {
 	Cache CachePolicy
 	// Fault makes calls slow or fail on purpose.
 	Fault FaultPolicy
+	// Defer hands calls to a task executor.
+	Defer DeferPolicy
 	// LoadBalancing chooses among the endpoints. Zero: LEAST_REQUEST.
 	LoadBalancing balancer.Options
 	// HashOn says what RING_HASH and MAGLEV hash.

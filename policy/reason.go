@@ -66,6 +66,13 @@ const (
 	TLS
 	// DeferOff: outrigger-defer where deferring is off.
 	DeferOff
+	// NotDeferrable: outrigger-defer of what can't be kept for later, a stream for
+	// example.
+	NotDeferrable
+	// TaskQueueFull: the task executor has all the tasks that it may have.
+	TaskQueueFull
+	// TaskStore: tasks can't be stored now.
+	TaskStore
 	// Throttled: dropped here because the endpoints refuse too many.
 	Throttled
 	// FaultInjected: failed on purpose.
@@ -99,6 +106,9 @@ var reasons = [numReasons]struct {
 	Draining:         {"DRAINING", Unavailable},
 	TLS:              {"TLS", Unavailable},
 	DeferOff:         {"DEFER_OFF", FailedPrecondition},
+	NotDeferrable:    {"NOT_DEFERRABLE", FailedPrecondition},
+	TaskQueueFull:    {"TASK_QUEUE_FULL", ResourceExhausted},
+	TaskStore:        {"TASK_STORE", Unavailable},
 	Throttled:        {"THROTTLED", ResourceExhausted},
 	FaultInjected:    {"FAULT_INJECTED", Unavailable},
 	NotCached:        {"NOT_CACHED", NotFound},

@@ -9,6 +9,7 @@ type Record struct {
 	Authority string
 	Peer      string // the app's address
 	TraceID   string
+	TaskID    string // of a call that is kept for later
 
 	Code    Code
 	Reason  Reason // ReasonNone: the upstream's own answer

@@ -54,7 +54,7 @@ func (r Result) slaOutcome() sla.Outcome {
 			return sla.Failure
 		}
 		return sla.Success
-	case CallerCanceled, RequestTooLarge, NotCached:
+	case CallerCanceled, RequestTooLarge, NotCached, DeferOff, NotDeferrable, TaskQueueFull, TaskStore:
 		return sla.Excluded
 	case Protocol:
 		return sla.Failure

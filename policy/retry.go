@@ -48,6 +48,7 @@ const maxTransparent = 4
 // A6: what was provably not processed goes elsewhere at once and costs nothing;
 // then attempts under way; then retries, then hedges.
 func (c *Call) decide(now Instant, e Ending, rnd uint64) Verdict {
+	c.doubt = c.doubt || e.leavesDoubt()
 	if e.Committed || e.Reason == ReasonNone && e.Code == OK || c.over(now) {
 		c.Answered()
 		return Verdict{}

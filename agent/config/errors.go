@@ -24,8 +24,7 @@ type Error struct {
 	Issues []Issue
 }
 
-// Error returns a line an issue: FILE:LINE:COL: PATH: MESSAGE. A message that
-// names its path itself stands alone.
+// Error returns a line an issue: FILE:LINE:COL: PATH: MESSAGE.
 func (e *Error) Error() string {
 	var text strings.Builder
 	for i, issue := range e.Issues {
@@ -33,7 +32,7 @@ func (e *Error) Error() string {
 			text.WriteByte('\n')
 		}
 		fmt.Fprintf(&text, "%s:%d:%d: ", e.File, issue.Line, issue.Column)
-		if issue.Path != "" && !strings.HasPrefix(issue.Message, unsupportedPrefix+issue.Path) {
+		if issue.Path != "" {
 			text.WriteString(issue.Path + ": ")
 		}
 		text.WriteString(issue.Message)

@@ -42,6 +42,7 @@ func (f *file) policy(l level, inherited, own *configv1.Policy) (policy.Policy, 
 		Fallback:      f.fallbackPolicy(path+".fallback", own.GetFallback(), m.GetFallback()),
 		Cache:         cachePolicy(m.GetCache()),
 		Fault:         faultPolicy(m.GetFault()),
+		Defer:         deferPolicy(m.GetDefer()),
 		LoadBalancing: f.loadBalancing(m.GetLoadBalancing()),
 		HTTP: policy.HTTPStatuses{
 			Failures: f.statuses(path+".http.failure_statuses", m.GetHttp().GetFailureStatuses()),
@@ -100,6 +101,7 @@ func (f *file) check(l level, own, m *configv1.Policy, p policy.Policy) {
 	if b := own.GetFault(); b != nil {
 		f.checkFault(path+".fault", b, m.GetFault())
 	}
+	f.checkDefer(path+".defer", own.GetDefer())
 }
 
 // inherit returns the parent with what the child writes on top, field by

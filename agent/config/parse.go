@@ -56,8 +56,6 @@ func Parse(name string, data []byte) (*Config, error) {
 		f.shape(root, message.ProtoReflect().Descriptor(), "")
 		f.decode(data, message)
 		f.nextPass()
-		f.refuseUnsupported(message)
-		f.nextPass()
 		f.rules(message)
 		f.nextPass()
 	}

@@ -14,8 +14,10 @@ type file struct {
 	name    string     // paths in it begin at its folder
 	root    *yaml.Node // nil: nothing is written
 	message protoreflect.MessageDescriptor
-	chaos   bool   // faults may be written
-	zone    string // the agent's
+	chaos   bool // faults may be written
+	// tasksWritten: there is a tasks block, so that calls may be deferred.
+	tasksWritten bool
+	zone         string // the agent's
 	// upstreamConnections is what egress.limits allow to one endpoint.
 	upstreamConnections int
 	sets                map[string]*descriptors

@@ -17,7 +17,7 @@ func (f *file) resolve(m *configv1.Config) *Config {
 		}
 		return l.GetAddress()
 	}
-	f.chaos, f.zone = m.GetChaos().GetEnabled(), m.GetZone()
+	f.chaos, f.zone, f.tasksWritten = m.GetChaos().GetEnabled(), m.GetZone(), m.GetTasks() != nil
 	if f.upstreamConnections = int(m.GetEgress().GetLimits().GetUpstreamConnections()); f.upstreamConnections == 0 {
 		f.upstreamConnections = defaultUpstreamConnections
 	}
@@ -67,6 +67,9 @@ func (f *file) service(path string, m *configv1.Service, defaults *configv1.Poli
 	s.Resource = m.GetEndpoints().GetNone() != nil
 	if s.Resource && p.Breaker.Scope == policy.ScopeEndpoint && p.Breaker.Options.Mode != policy.Off {
 		f.refuse(path+".endpoints.none", "the circuit breaker of %s is by ENDPOINT, and there are none; want scope: SERVICE or METHOD", m.GetName())
+	}
+	if s.Resource {
+		f.checkDeferOfResource(path, m)
 	}
 	s.Endpoints, s.Discovery = written(m.GetEndpoints().GetStatic()), f.discovery(path+".endpoints", m.GetEndpoints())
 	if s.TLS != nil && s.TLS.ServerName == "" && s.TLS.WorkloadAPI == "" {

@@ -177,6 +177,7 @@ func everyPolicy() policy.Policy {
 		RateLimit:     policy.RateLimitPolicy{PerSecond: 1e6, PerMethod: true, KeyHeader: "user-agent"},
 		Throttle:      policy.ThrottlePolicy{Ratio: 2},
 		Fallback:      policy.FallbackPolicy{Enabled: true},
+		Defer:         policy.DeferPolicy{Mode: policy.DeferOnFailure},
 		LoadBalancing: balancer.Options{Policy: balancer.WeightedRoundRobin, LoadReports: balancer.LoadReports{On: true}},
 	}
 }

@@ -69,10 +69,10 @@ func (c *call) loadReported(b *batch, a *attempt, res *response) {
 // or holds them for a moment, or forwards them.
 func (c *call) startAnswer(b *batch, a *attempt, res *response, fields []hpack.HeaderField, end bool) {
 	c.status, c.grpc = res.status, res.grpc
-	if c.failedAnswer(b, a, res, end) {
+	if c.failedAnswer(b, a, res, fields, end) {
 		return
 	}
-	if !end && res.grpc && res.status == 200 && (c.policy.MayRepeat() || c.cached != nil) {
+	if !end && res.grpc && res.status == 200 && (c.policy.MayRepeat() || c.cached != nil || c.mayKeep()) {
 		a.hold(b, fields)
 		return
 	}
@@ -109,7 +109,7 @@ func (c *call) forwardHead(b *batch, a *attempt, fields []hpack.HeaderField, end
 // error whose server sent headers before it. Nothing went out yet, so the call
 // may go on without it.
 func (c *call) heldTrailers(b *batch, a *attempt, res *response, list *fieldList) {
-	if c.failedAnswer(b, a, res, true) {
+	if c.failedAnswer(b, a, res, list.fields, true) {
 		return
 	}
 	c.release(b, a)
@@ -121,18 +121,21 @@ func (c *call) heldTrailers(b *batch, a *attempt, res *response, list *fieldList
 // failedAnswer takes an answer that is a failure at its head, and reports
 // whether the call goes on without it. One that is whole, a gRPC error without
 // a message, ends its attempt; another, an HTTP error, may have a body to pass
-// on.
-func (c *call) failedAnswer(b *batch, a *attempt, res *response, end bool) bool {
+// on. fields are the block that tells.
+func (c *call) failedAnswer(b *batch, a *attempt, res *response, fields []hpack.HeaderField, end bool) bool {
 	code := c.codeOf(res)
 	if code == policy.OK || !end && res.grpc && c.status == 200 {
 		return false
 	}
 	ending := policy.Ending{Result: policy.Result{Code: code}, Pushback: res.pushback()}
 	ending.Committed = !c.main.keep && !c.main.pristine()
+	if !res.coded {
+		c.policy.Doubt()
+	}
 	verdict := c.policy.Judge(&a.policy, b.now, ending, rand.Uint64())
 	if verdict.Action == policy.Return {
 		if !ending.Failed() || !c.standsIn(b, ending.Result) {
-			return false
+			return c.keepAnswered(b, a, res, fields)
 		}
 	}
 	c.policy.Settle(&a.policy, b.now, ending.Result, rand.Uint64())

@@ -14,6 +14,7 @@ type batch struct {
 	fetched   []*call          // waited for another call's answer
 	held      []*attempt       // their answers' heads wait for what follows
 	refreshes []*call          // of answers in a cache, to be begun
+	handovers []*handover      // to the store of calls that are kept for later
 	record    policy.Record    // lent to the observer
 }
 
@@ -49,7 +50,7 @@ func (b *batch) wake(waiters []*policy.Waiter) { b.woken = append(b.woken, waite
 // connection once. No lock is held.
 func (b *batch) flush() {
 	each(&b.held, func(a *attempt) { a.stillHeld(b) })
-	for len(b.credits)+len(b.room)+len(b.woken)+len(b.fetched)+len(b.refreshes)+len(b.dirty) > 0 {
+	for len(b.credits)+len(b.room)+len(b.woken)+len(b.fetched)+len(b.refreshes)+len(b.handovers)+len(b.dirty) > 0 {
 		each(&b.credits, func(c credit) { c.leg.creditSender(b, c.n) })
 		each(&b.room, func(u *upstream) { u.admit(b) })
 		each(&b.woken, func(w *policy.Waiter) {
@@ -61,6 +62,7 @@ func (b *batch) flush() {
 		})
 		each(&b.fetched, func(c *call) { c.fetched(b) })
 		each(&b.refreshes, func(c *call) { c.beginRefresh(b) })
+		each(&b.handovers, (*handover).begin)
 		each(&b.dirty, func(c *conn) {
 			c.relay.relieve(b)
 			c.flush(b)

@@ -145,9 +145,7 @@ func (c *call) answerKept(b *batch) {
 		trailers = append(trailers, hpack.HeaderField{Name: f.Name, Value: f.Value})
 	}
 	c.answered, c.grpc, c.status = true, true, 200
-	c.down.conn.mu.Lock()
-	c.down.source = nil
-	c.down.conn.mu.Unlock()
+	c.dropSource()
 	c.writeDown(b, fields, false)
 	c.bytesDown += uint64(len(kept.Body))
 	c.responses.count(kept.Body)

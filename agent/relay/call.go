@@ -43,6 +43,7 @@ type call struct {
 	timer     timer
 	trace     policy.Trace
 	cached    *cached        // its part in a cache; nil: none
+	deferral  *deferral      // it is to be kept for later; nil: it is not
 	sentAt    policy.Instant // when the headers went upstream; only for outrigger-explain
 	requests  messageCounter
 	responses messageCounter
@@ -91,7 +92,8 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 	case tooBig:
 		c.refuse(b, c.policy.Refuse(policy.RequestTooLarge, "", fmt.Sprintf("the request's header list is longer than %d bytes", r.limits.HeaderList)))
 	case c.req.deferred:
-		c.refuse(b, c.policy.Refuse(policy.DeferOff, "", "outrigger-defer: deferring calls is not supported by this version"))
+		c.postpone(b)
+		c.rearm(b)
 	default:
 		if !c.gather(b) {
 			c.admit(b)
@@ -103,7 +105,7 @@ func (c *call) begin(b *batch, tooBig, end bool) {
 
 // admit lets the call in, refuses it, or leaves it waiting. c.mu is held.
 func (c *call) admit(b *batch) {
-	if c.admitted {
+	if c.admitted || c.deferral != nil {
 		return
 	}
 	admission := c.policy.Admit(b.now, rand.Uint64())
@@ -177,7 +179,11 @@ func (c *call) requestData(b *batch, p []byte, end bool) {
 			c.isStream(b)
 		}
 	}
-	if c.cached != nil && c.cached.gathering {
+	switch {
+	case c.deferral != nil:
+		c.collect(b, p, end)
+		return
+	case c.cached != nil && c.cached.gathering:
 		c.gathered(b, p, end)
 		return
 	}
@@ -233,7 +239,11 @@ func (c *call) requestTrailers(b *batch, fields []hpack.HeaderField) {
 		return
 	}
 	c.main.sendTrailers(b, fields)
-	if c.cached != nil && c.cached.gathering {
+	switch {
+	case c.deferral != nil:
+		c.handOverWhole(b)
+		c.rearm(b)
+	case c.cached != nil && c.cached.gathering:
 		c.lookWhenWhole(b)
 		c.rearm(b)
 	}
@@ -284,8 +294,13 @@ func (c *call) peerReset(b *batch, l *leg, code errCode) {
 		ending := policy.Ending{Result: policy.Result{Code: codeFromReset(code)}}
 		if code == codeRefusedStream {
 			ending.Unprocessed, ending.Reason = true, policy.Draining
+		} else {
+			c.policy.Doubt()
 		}
 		if !c.failed(b, a, ending, message) {
+			if c.keepFailed(b, failure{result: policy.Result{Code: ending.Code}, message: message}) {
+				return
+			}
 			// Passed on as it came: the caller's library knows what it means.
 			c.down.reset(b, code)
 			c.end(b, policy.Result{Code: codeFromReset(code)}, message)
@@ -360,7 +375,7 @@ func (c *call) expire(b *batch) {
 	if c.over {
 		return
 	}
-	if c.looksLikeStream() {
+	if c.deferral == nil && c.looksLikeStream() {
 		c.policy.MarkStream()
 	}
 	if refusal := c.policy.Expire(b.now, &c.main.policy); refusal != nil {
@@ -368,7 +383,11 @@ func (c *call) expire(b *batch) {
 		c.refuse(b, refusal)
 		return
 	}
-	if c.expireAttempts(b); c.over {
+	if c.deferral != nil {
+		c.expireDeferral(b)
+		return
+	}
+	if c.expireAttempts(b); c.over || c.deferral != nil {
 		return
 	}
 	c.releaseDue(b)
@@ -453,6 +472,9 @@ func (c *call) rearm(b *batch) {
 	}
 	if x := c.cached; x != nil && x.gathering && x.until != 0 && (due == 0 || x.until < due) {
 		due = x.until
+	}
+	if d := c.deferral; d != nil && d.until != 0 && (due == 0 || d.until < due) {
+		due = d.until
 	}
 	if due != 0 {
 		c.relay.wheel.arm(&c.timer, due)

@@ -44,6 +44,8 @@ type request struct {
 	noRetry                         bool   // outrigger-retry: off
 	hashKey                         string // outrigger-hash-key
 	deferred                        bool   // outrigger-defer: true
+	idempotencyKey                  string // outrigger-idempotency-key
+	fromTask                        bool   // outrigger-task-id: the task executor makes the call
 	criticality                     policy.Criticality
 	previous                        int // grpc-previous-rpc-attempts of the caller's own library
 	fields                          []hpack.HeaderField
@@ -189,6 +191,12 @@ func (r *request) metadata(f *hpack.HeaderField) (malformed string, keep bool) {
 		r.explain = f.Value == "true"
 	case "outrigger-defer":
 		r.deferred = f.Value == "true"
+	case "outrigger-idempotency-key":
+		r.idempotencyKey = f.Value
+		return malformedField(f), false
+	case taskIDKey:
+		r.fromTask = true
+		return malformedField(f), true
 	case "outrigger-criticality":
 		if level, ok := policy.ParseCriticality(f.Value); ok {
 			r.criticality = level

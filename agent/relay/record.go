@@ -21,6 +21,9 @@ func (c *call) record(b *batch, r policy.Result, message, endpoint string) {
 		record.Service, record.Method = m.Service().Name(), m.Name()
 		record.Start, record.Attempts = c.policy.Start(), c.policy.Attempts()
 	}
+	if c.deferral != nil {
+		record.TaskID = c.deferral.task
+	}
 	if c.trace != nil {
 		record.TraceID = c.trace.TraceID()
 		c.trace.End(b.now, record)

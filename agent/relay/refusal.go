@@ -30,6 +30,9 @@ func (c *call) refuse(b *batch, refusal *policy.Refusal) {
 		c.answerKept(b)
 		return
 	}
+	if c.keepFailed(b, failure{result: policy.Refused(refusal), message: refusal.Message, refusal: refusal}) {
+		return
+	}
 	if !c.answered && c.req.grpc && c.known {
 		if f := c.policy.Fallback(refusal); f != nil {
 			c.fallBack(b, f, refusal)

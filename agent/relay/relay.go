@@ -49,6 +49,8 @@ type Options struct {
 	ExplainTLS func(error) string
 	// Guests takes connections that do not speak HTTP/2. nil: they are closed.
 	Guests Guests
+	// Deferrer keeps calls for later. nil: none are, and who asks is refused.
+	Deferrer Deferrer
 }
 
 // Relay forwards calls from apps to endpoints. Make it with New; end it with
@@ -66,6 +68,7 @@ type Relay struct {
 	serverTLS      *tls.Config
 	explainTLS     func(error) string
 	guests         Guests
+	deferrer       Deferrer
 	wheel          *wheel
 	nobody         *conn // takes the answers that only a cache waits for
 
@@ -101,7 +104,7 @@ func New(o Options) *Relay {
 	r := &Relay{
 		origin: o.Origin, clock: o.Now, observer: o.Observer, tracer: o.Tracer, logger: o.Logger,
 		limits: o.Limits.withDefaults(), connectTimeout: o.ConnectTimeout, keepalive: o.Keepalive.withDefaults(),
-		serverTLS: o.TLS, explainTLS: o.ExplainTLS, guests: o.Guests,
+		serverTLS: o.TLS, explainTLS: o.ExplainTLS, guests: o.Guests, deferrer: o.Deferrer,
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		downs:     make(map[*downConn]struct{}),

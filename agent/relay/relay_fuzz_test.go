@@ -86,15 +86,19 @@ func FuzzRelay(f *testing.F) {
 	f.Add(append(call, appendRSTStream(nil, 1, codeCancel)...), appendRSTStream(nil, 1, codeRefusedStream))
 	f.Add(append(appendSettings(nil, setting{settingInitialWindowSize, 0}), call...), append(whole, appendGoAway(nil, 0, codeNo, "bye")...))
 	f.Add(call, append(appendSettings(nil, setting{settingMaxConcurrentStreams, 0}, setting{settingHeaderTableSize, 0}), appendWindowUpdate(nil, 1, 5)...))
+	later := literal(":method", "POST", ":scheme", "http", ":path", "/a.B/C", ":authority", "echo", "content-type", "application/grpc", "outrigger-defer", "true")
+	f.Add(append(appendHeaderBlock(nil, 1, later, false, minMaxFrameSize), append(appendFrameHeader(nil, 5, frameData, flagEndStream, 1), 0, 0, 0, 0, 0)...), whole)
+	f.Add(call, appendHeaderBlock(nil, 1, literal(":status", "200", "content-type", "application/grpc", "grpc-status", "14"), true, minMaxFrameSize))
 	f.Fuzz(func(t *testing.T, client, endpoint []byte) {
 		if len(client) > 16<<10 || len(endpoint) > 16<<10 {
 			return
 		}
-		service := policy.NewService("echo", policy.Settings{Policy: policy.Policy{Timeout: 50 * time.Millisecond, Stream: policy.StreamLimits{MaxDuration: 50 * time.Millisecond}}}, nil)
+		service := policy.NewService("echo", policy.Settings{Policy: policy.Policy{Timeout: 50 * time.Millisecond, Stream: policy.StreamLimits{MaxDuration: 50 * time.Millisecond},
+			Idempotent: true, Defer: policy.DeferPolicy{Mode: policy.DeferOnFailure}}}, nil)
 		service.SetEndpoints([]balancer.Spec{{Address: "a:1"}, {Address: "b:1"}})
 		transport := &scripted{t: t, says: endpoint}
 		r := New(Options{
-			Origin: time.Now().Add(-time.Second), Logger: slog.New(slog.DiscardHandler),
+			Origin: time.Now().Add(-time.Second), Logger: slog.New(slog.DiscardHandler), Deferrer: new(keeper),
 			Table: NewTable([]Route{{Target: Target{Service: service, Transport: transport}, Authorities: []string{"echo"}}}, nil),
 		})
 		ours, theirs := memoryPair(t)
