@@ -34,6 +34,7 @@ type session struct {
 	worker string
 	more   int             // tasks that may come
 	noMore bool            // none is to come
+	leaves bool            // the worker stops
 	held   map[int64]*hold // by job
 	every  time.Duration   // between renewals
 	look   chan struct{}   // somebody cancelled a task: renew now
@@ -149,6 +150,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 			s.e.leaveDesk(p, false)
 			p = nil
 		}
+		if s.leaves && len(s.held) == 0 {
+			return nil
+		}
 		if s.noMore && stopping == nil && len(s.held) == 0 {
 			_, err := s.e.kept() // the agent stops, and nothing is left to wait for
 			return err
@@ -225,7 +229,7 @@ func (s *session) hear(ctx context.Context, r *outriggerv1.WorkRequest) error {
 		}
 		s.more += int(say.More)
 	case *outriggerv1.WorkRequest_Stop:
-		s.noMore = true
+		s.noMore, s.leaves = true, true
 	case *outriggerv1.WorkRequest_Complete:
 		if problem := s.e.settings.Load().checkResult(say.Complete.GetResult()); problem != nil {
 			return s.refuse(say.Complete.GetLease(), invalid(problem.within("complete")))
