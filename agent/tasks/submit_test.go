@@ -17,6 +17,7 @@ import (
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/policy"
 )
 
 func httpTask(url string) *outriggerv1.TaskSpec {
@@ -476,7 +477,7 @@ func TestOtherSettingsAreTakenOver(t *testing.T) {
 func TestADeferredCallIsATask(t *testing.T) {
 	onStage(t, func(s *stage) {
 		d := Deferred{Service: "shop", Method: "/shop.Shop/Buy", Message: []byte("m"), IdempotencyKey: "k", Traceparent: "00-aa-bb-01",
-			Metadata: map[string][]string{"user-agent": {"x"}, "tenant": {"a"}, "outrigger-defer": {"true"}, "b-bin": {"\x00\xff"}, "grpc-timeout": {"1S"}}}
+			Metadata: []policy.Field{{Name: "user-agent", Value: "x"}, {Name: "tenant", Value: "a"}, {Name: "outrigger-defer", Value: "true"}, {Name: "b-bin", Value: "AP8"}, {Name: "grpc-timeout", Value: "1S"}}}
 		id, err := s.e.Defer(s.t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
