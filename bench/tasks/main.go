@@ -21,6 +21,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -132,6 +133,7 @@ func run() (err error) {
 			if !slices.Contains(p.stores, store) {
 				continue
 			}
+			fmt.Println(busy())
 			b := &bench{store: store, dir: dir}
 			if store == onPostgres {
 				b.server = server
@@ -154,6 +156,17 @@ func run() (err error) {
 		return fmt.Errorf("%d of %d goals missed", missed, judged)
 	}
 	return nil
+}
+
+// busy says what else the machine does: figures beside which it matters are worth
+// less, ratios somewhat more.
+func busy() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "load average unknown"
+	}
+	load, _, _ := strings.Cut(string(text), " ")
+	return fmt.Sprintf("(%d processors, load average %s)", runtime.NumCPU(), load)
 }
 
 // memory reports whether a folder is in memory, where no commit waits for a disk.
