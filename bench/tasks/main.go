@@ -176,7 +176,8 @@ func memory(dir string) bool {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return false
 	}
-	return int64(s.Type) == tmpfs || int64(s.Type) == ramfs
+	kind := int64(s.Type) //nolint:unconvert // it is narrower elsewhere
+	return kind == tmpfs || kind == ramfs
 }
 
 // goal is something that was asked for, with what was found.
