@@ -70,6 +70,7 @@ type Agent struct {
 	transitions telemetry.Transitions
 	accessLog   *accessLog
 	tasks       *taskPlane // nil: there is no task executor
+	deferrals   *deferrals // nil: likewise
 	addresses   Addresses
 
 	control  atomic.Pointer[api.Server] // hears of breakers that moved
