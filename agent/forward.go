@@ -33,10 +33,15 @@ func (a *Agent) startPlanes(c *config.Config, d *doors) {
 		BufferedBytes:  limits.BufferedBytes,
 		ExplainTLS:     identity.Explain,
 	})
-	a.relay = relay.New(relay.Options{
+	o := relay.Options{
 		Origin: a.origin, Observer: a.accessLog, Tracer: tracer{&a.telemetry}, Logger: a.logger, Limits: limits,
 		TLS: d.egress.tls("h2", "http/1.1"), ExplainTLS: identity.Explain, Guests: a.forward,
-	})
+	}
+	if c.Tasks != nil {
+		a.deferrer = &deferrer{agent: a}
+		o.Deferrer = a.deferrer
+	}
+	a.relay = relay.New(o)
 }
 
 func orDefault[T comparable](value, fallback T) T {

@@ -164,11 +164,17 @@ func (a *Agent) drainTasks() {
 	}
 }
 
-// close ends everything; drainTasks comes before where something runs.
-func (p *taskPlane) close() error {
-	if p == nil {
+// closeTasks ends the executor and its store, once nothing calls them any more.
+func (a *Agent) closeTasks() error {
+	if a.tasks == nil {
 		return nil
 	}
+	a.deferrer.storing.Wait() // an executor that was stopped answers at once
+	return a.tasks.close()
+}
+
+// close ends everything; drainTasks comes before where something runs.
+func (p *taskPlane) close() error {
 	var errs []error
 	if p.store != nil {
 		errs = append(errs, p.store.Close())

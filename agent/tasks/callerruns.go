@@ -42,7 +42,7 @@ func (e *Executor) callerRuns(ctx context.Context, c *candidate) (*outriggerv1.S
 		}
 		j.Failures = append(j.Failures, store.Failure{Attempt: j.Attempt, At: now, Error: p.why})
 		if p.as == Snoozed {
-			j.Attempt--
+			j.MaxAttempts++
 			j.Snoozes++
 		}
 		if d, ok := ctx.Deadline(); ok && !p.at.Before(d) {
