@@ -224,6 +224,40 @@ func TestAWorkerWaitsForTasks(t *testing.T) {
 	})
 }
 
+func TestKindsTakeTurns(t *testing.T) {
+	onStage(t, func(s *stage) {
+		for range 10 {
+			s.submit(appTask("resize", ""))
+		}
+		s.submit(appTask("save-user", ""))
+		seen := map[string]bool{}
+		for range 2 {
+			r, err := s.e.LeaseTasks(s.t.Context(), &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize", "save-user"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[r.GetTasks()[0].GetKind()] = true
+		}
+		if !seen["save-user"] {
+			t.Error("one kind held up the other")
+		}
+	})
+}
+
+func TestWhatCameForAWorkerThatLeftRunsAgainAtOnce(t *testing.T) {
+	onStage(t, func(s *stage) {
+		ctx, leave := context.WithCancel(s.t.Context())
+		task := s.submit(appTask("resize", ""))
+		leave() // the store does not look at it
+		if _, err := s.e.LeaseTasks(ctx, &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize"}}); err != nil {
+			t.Fatal(err)
+		}
+		if l := s.leaseOne("resize"); l.GetId() != task.GetId() || l.GetAttempt() != 1 {
+			t.Errorf("leased %v", l)
+		}
+	})
+}
+
 func TestAPausedQueueIsNotLeased(t *testing.T) {
 	onStage(t, func(s *stage) {
 		if _, err := s.e.PauseQueue(s.t.Context(), &outriggerv1.PauseQueueRequest{Name: "resize"}); err != nil {

@@ -20,6 +20,9 @@ const (
 	maxHeld = 10000
 	// leaseMost is how many are leased at a time.
 	leaseMost = 100
+	// heardAhead is how many messages of a worker are taken while the store is busy
+	// with those before: what they ask for is leased together.
+	heardAhead = 256
 	// looksAgain is how soon the store is asked again that failed.
 	looksAgain = time.Second
 )
@@ -93,7 +96,7 @@ func (e *Executor) Work(ctx context.Context, receive func() (*outriggerv1.WorkRe
 	for _, kind := range s.kinds {
 		s.every = min(s.every, max(settings.Kinds[kind].Lease/3, 100*time.Millisecond))
 	}
-	requests, failed := make(chan *outriggerv1.WorkRequest), make(chan error, 1)
+	requests, failed := make(chan *outriggerv1.WorkRequest, heardAhead), make(chan error, 1)
 	go func() { // ends with the stream, which ends once this method has returned
 		for {
 			r, err := receive()
@@ -127,6 +130,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 		}
 	}()
 	for {
+		if err := s.catchUp(ctx, requests); err != nil {
+			return err
+		}
 		var called <-chan struct{}
 		var again <-chan time.Time
 		if s.more > 0 && !s.noMore {
@@ -168,6 +174,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 				return err
 			}
 		case err := <-failed:
+			if problem := s.catchUp(ctx, requests); problem != nil {
+				return problem
+			}
 			if errors.Is(err, io.EOF) {
 				return nil // what is held can't be reported any more
 			}
@@ -193,6 +202,26 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// catchUp hears what the worker said and answers what was kept meanwhile, without
+// waiting for more.
+func (s *session) catchUp(ctx context.Context, requests <-chan *outriggerv1.WorkRequest) error {
+	for range 2 * heardAhead {
+		var err error
+		select {
+		case r := <-requests:
+			err = s.hear(ctx, r)
+		case c := <-s.ended:
+			err = s.answer(c)
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lease leases what may come, and sends it.
