@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TOOLS   := $(CURDIR)/.cache/tools
 STAMP   := $(TOOLS)/.stamp
 DEPS    := proto/.deps/protovalidate
-CORE    := breaker sla policy balancer
+CORE    := breaker sla policy balancer agent/tasks/chain
 # Modules of their own, so that what they need never reaches users.
 MODULES := $(patsubst %/go.mod,%,$(wildcard bench/*/go.mod test/*/go.mod))
 

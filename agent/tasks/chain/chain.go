@@ -17,12 +17,39 @@
 // that run stopped, and waits for them; then what is done is undone, one step after
 // another, the last one first. Events that come twice, or late, change nothing, so
 // that at-least-once is enough.
+//
+// # Expressions
+//
+// They are CEL (https://cel.dev) with its standard library, the string functions and
+// base64.encode and base64.decode of cel-go's extensions, and
+//
+//	json(x)        JSON text of any value; bytes in it are base64
+//	parse_json(x)  the value of JSON text, given as a string or as bytes
+//
+// They read
+//
+//	input                 the chain's input
+//	chain.id              its id
+//	steps.<name>.output   what a step gave; null if it was skipped or gave no bytes
+//	steps.<name>.status   how far it is, such as "SKIPPED"
+//	steps.<name>.error    why it failed, "" if it did not; in compensations
+//	failed                the step that failed, "" if none did; in compensations
+//
+// Those of a step read what surely is over when it begins; those of compensations and
+// the chain's output read every step. JSON is read as maps, lists, strings, booleans,
+// null and numbers: int where they are written as integers (uint from 2^63 on, double
+// where they have more than 64 bits), else double. So where either may come, double(x)
+// makes sure before arithmetic; comparisons need none.
+//
+// What an expression may cost is bounded by count, not by time, so that it gives the
+// same everywhere: see maxCost, maxSpent, maxResults and bound.go.
 package chain
 
 // Limits of a definition.
 const (
-	MaxSteps      = 64
-	MaxExpression = 4096 // bytes
+	MaxSteps       = 64
+	MaxExpression  = 4096      // bytes
+	MaxExpressions = 128 << 10 // bytes, all of a chain together
 )
 
 // Definition is what a chain does.
@@ -90,35 +117,6 @@ const (
 	StatusCompensated    Status = "COMPENSATED"
 	StatusNotCompensated Status = "COMPENSATION_FAILED"
 )
-
-// version is that of State.
-const version = 1
-
-// State is how far a chain is: JSON for its row.
-type State struct {
-	Version int    `json:"v"`
-	ID      string `json:"id"`
-	Phase   Phase  `json:"phase"`
-	Input   Value  `json:"input,omitzero"`
-	// Steps by name.
-	Steps map[string]*StepState `json:"steps"`
-	// Order is which steps were done, in that order.
-	Order []string `json:"order,omitempty"`
-	// FailedStep is the one that ended the chain; Why says how. Empty: none, or it was
-	// cancelled.
-	FailedStep string `json:"failed,omitempty"`
-	Why        string `json:"why,omitempty"`
-	// Cancelled: somebody cancelled it.
-	Cancelled bool `json:"cancelled,omitempty"`
-}
-
-// StepState is how far a step is.
-type StepState struct {
-	Status Status `json:"status"`
-	Output Value  `json:"output,omitzero"`
-	// Error is why it failed, or why it could not be undone.
-	Error string `json:"error,omitempty"`
-}
 
 // EventKind says what happened.
 type EventKind uint8

@@ -2,13 +2,13 @@ package chain
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/ast"
 )
 
 // Program is a definition that was checked. Safe for concurrent use.
@@ -20,12 +20,6 @@ type Program struct {
 	maps       []fields
 	undo       []fields // nil: nothing to do
 	output     *expression
-}
-
-// expression is one that was checked.
-type expression struct {
-	field   string
-	program cel.Program
 }
 
 // fields are expressions by the field that they fill, in the order of their names.
@@ -41,12 +35,18 @@ var reserved = []string{"false", "in", "null", "true", "as", "break", "const", "
 
 // Compile checks a definition. The error is an *Error with all that is wrong.
 func Compile(d Definition) (*Program, error) {
-	c := &compiler{p: &Program{definition: d, index: make(map[string]int)}}
-	c.steps()
-	if len(c.problems) == 0 {
-		c.order()
+	languages, err := languages()
+	if err != nil {
+		return nil, fmt.Errorf("expressions can't be used: %w", err)
 	}
-	if len(c.problems) == 0 {
+	c := &compiler{dialects: languages, p: &Program{definition: d, index: make(map[string]int)}}
+	if n := len(d.Steps); n == 0 || n > MaxSteps {
+		c.refuse("steps", "has %d; want 1 to %d", n, MaxSteps)
+	} else if size := sizeOf(d); size > MaxExpressions {
+		c.refuse("steps", "their expressions have %d bytes together; want %d at most", size, MaxExpressions)
+	} else {
+		c.names()
+		c.order()
 		c.expressions()
 	}
 	if len(c.problems) > 0 {
@@ -55,28 +55,43 @@ func Compile(d Definition) (*Program, error) {
 	return c.p, nil
 }
 
+// sizeOf is the size of all expressions.
+func sizeOf(d Definition) int {
+	n := len(d.Output)
+	add := func(texts map[string]string) {
+		for _, text := range texts {
+			n += len(text)
+		}
+	}
+	for _, s := range d.Steps {
+		n += len(s.When)
+		add(s.Map)
+		if s.Compensation != nil {
+			add(s.Compensation.Map)
+		}
+	}
+	return n
+}
+
 type compiler struct {
-	p         *Program
-	problems  []Problem
-	ancestors [][]bool // of each step: which ones are surely over when it begins
+	*dialects
+	p        *Program
+	problems []Problem
+	// ancestors of each step are those that are surely over when it begins; nil: that
+	// can't be known.
+	ancestors [][]bool
 }
 
 func (c *compiler) refuse(field, format string, args ...any) {
 	c.problems = append(c.problems, Problem{field, fmt.Sprintf(format, args...)})
 }
 
-// steps checks names and resolves who comes after whom.
-func (c *compiler) steps() {
-	steps := c.p.definition.Steps
-	if len(steps) == 0 || len(steps) > MaxSteps {
-		c.refuse("steps", "has %d; want 1 to %d", len(steps), MaxSteps)
-		return
-	}
-	for i, s := range steps {
+func (c *compiler) names() {
+	for i, s := range c.p.definition.Steps {
 		at := fmt.Sprintf("steps[%d].name", i)
 		switch first, twice := c.p.index[s.Name]; {
 		case !stepName.MatchString(s.Name):
-			c.refuse(at, "%q; want a letter, then letters, digits and _, up to 64", s.Name)
+			c.refuse(at, "%.80q; want a letter, then letters, digits and _, up to 64", s.Name)
 		case slices.Contains(reserved, s.Name):
 			c.refuse(at, "%q is a word of the expression language; want another name", s.Name)
 		case twice:
@@ -85,16 +100,30 @@ func (c *compiler) steps() {
 			c.p.index[s.Name] = i
 		}
 	}
-	for i, s := range steps {
+}
+
+func (c *compiler) known() string {
+	var names []string
+	for _, s := range c.p.definition.Steps {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// order resolves who comes after whom, finds what surely is over when a step begins,
+// and refuses circles.
+func (c *compiler) order() {
+	before := len(c.problems)
+	for i, s := range c.p.definition.Steps {
 		var after []int
 		for j, name := range s.After {
 			at := fmt.Sprintf("steps[%d].after[%d]", i, j)
 			switch k, known := c.p.index[name]; {
 			case !known:
-				c.refuse(at, "%q is no step of the chain; known: %s", name, c.names())
+				c.refuse(at, "%.80q is no step of the chain; known: %s", name, c.known())
 			case k == i:
 				c.refuse(at, "%q would wait for itself", name)
-			default:
+			case !slices.Contains(after, k):
 				after = append(after, k)
 			}
 		}
@@ -103,92 +132,106 @@ func (c *compiler) steps() {
 		}
 		c.p.after = append(c.p.after, after)
 	}
-}
-
-func (c *compiler) names() string {
-	var names []string
-	for _, s := range c.p.definition.Steps {
-		names = append(names, s.Name)
+	if circle := circleIn(c.p.after); circle != nil {
+		var names []string
+		for _, i := range append(circle, circle[0]) {
+			names = append(names, c.p.definition.Steps[i].Name)
+		}
+		c.refuse(fmt.Sprintf("steps[%d].after", circle[0]), "%s: each waits for the next, so that %q waits for itself; take one of them out", strings.Join(names, " → "), names[0])
 	}
-	return strings.Join(names, ", ")
+	if len(c.problems) == before {
+		c.ancestors = ancestorsIn(c.p.after)
+	}
 }
 
-// order finds what surely is over when a step begins, and refuses circles.
-func (c *compiler) order() {
-	n := len(c.p.after)
-	c.ancestors = make([][]bool, n)
+// circleIn returns steps of which each comes after the next, and the last one after
+// the first; nil: there are none.
+func circleIn(after [][]int) []int {
 	const (
 		unseen = iota
 		under
-		seen
+		over
 	)
-	marks := make([]int, n)
-	var visit func(i int) bool
-	visit = func(i int) bool {
-		if marks[i] == seen {
-			return true
-		}
-		if marks[i] == under {
-			c.refuse(fmt.Sprintf("steps[%d].after", i), "%q waits for itself, through others: such a chain never begins", c.p.definition.Steps[i].Name)
-			return false
-		}
-		marks[i] = under
-		c.ancestors[i] = make([]bool, n)
-		for _, k := range c.p.after[i] {
-			if !visit(k) {
-				return false
+	marks, path := make([]int, len(after)), []int(nil)
+	var visit func(i int) []int
+	visit = func(i int) []int {
+		marks[i], path = under, append(path, i)
+		for _, k := range after[i] {
+			if marks[k] == under {
+				return path[slices.Index(path, k):]
 			}
-			c.ancestors[i][k] = true
-			for a, is := range c.ancestors[k] {
-				c.ancestors[i][a] = c.ancestors[i][a] || is
+			if marks[k] == unseen {
+				if circle := visit(k); circle != nil {
+					return circle
+				}
 			}
 		}
-		marks[i] = seen
-		return true
+		marks[i], path = over, path[:len(path)-1]
+		return nil
 	}
-	for i := range n {
-		if !visit(i) {
-			return
+	for i := range after {
+		if marks[i] == unseen {
+			if circle := visit(i); circle != nil {
+				return circle
+			}
 		}
 	}
+	return nil
+}
+
+func ancestorsIn(after [][]int) [][]bool {
+	ancestors := make([][]bool, len(after))
+	var visit func(i int)
+	visit = func(i int) {
+		ancestors[i] = make([]bool, len(after))
+		for _, k := range after[i] {
+			if ancestors[k] == nil {
+				visit(k)
+			}
+			ancestors[i][k] = true
+			for a, is := range ancestors[k] {
+				ancestors[i][a] = ancestors[i][a] || is
+			}
+		}
+	}
+	for i := range after {
+		if ancestors[i] == nil {
+			visit(i)
+		}
+	}
+	return ancestors
+}
+
+// moment is when an expression is needed.
+type moment struct {
+	step int  // before this one begins; -1: when all are over
+	undo bool // while the chain is undone
 }
 
 func (c *compiler) expressions() {
-	all := make([]bool, len(c.p.after))
-	for i := range all {
-		all[i] = true
-	}
 	for i, s := range c.p.definition.Steps {
 		at := fmt.Sprintf("steps[%d]", i)
 		var when *expression
 		if s.When != "" {
-			when = c.expression(at+".when", s.When, c.ancestors[i], false)
+			when = c.expression(at+".when", s.When, cel.BoolType, moment{step: i})
 		}
 		c.p.when = append(c.p.when, when)
-		c.p.maps = append(c.p.maps, c.fields(at+".map", s.Map, c.ancestors[i], false))
+		c.p.maps = append(c.p.maps, c.fields(at+".map", s.Map, moment{step: i}))
 		var undo fields
 		if s.Compensation != nil {
-			undo = c.fields(at+".compensation.map", s.Compensation.Map, all, true)
-			if undo == nil {
-				undo = fields{}
-			}
+			undo = c.fields(at+".compensation.map", s.Compensation.Map, moment{step: -1, undo: true})
 		}
 		c.p.undo = append(c.p.undo, undo)
 	}
-	if c.p.definition.Output != "" {
-		c.p.output = c.expression("output", c.p.definition.Output, all, false)
+	if text := c.p.definition.Output; text != "" {
+		c.p.output = c.expression("output", text, nil, moment{step: -1})
 	}
 }
 
-func (c *compiler) fields(at string, texts map[string]string, known []bool, undo bool) fields {
-	names := make([]string, 0, len(texts))
-	for name := range texts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var all fields
-	for _, name := range names {
-		if e := c.expression(at+"["+strconv.Quote(name)+"]", texts[name], known, undo); e != nil {
+func (c *compiler) fields(at string, texts map[string]string, when moment) fields {
+	all := fields{}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if e := c.expression(at+"["+strconv.Quote(name)+"]", texts[name], nil, when); e != nil {
 			all = append(all, struct {
 				name string
 				*expression
@@ -199,73 +242,36 @@ func (c *compiler) fields(at string, texts map[string]string, known []bool, undo
 }
 
 // expression checks one; nil where it is wrong.
-func (c *compiler) expression(at, text string, known []bool, undo bool) *expression {
-	if len(text) > MaxExpression {
-		c.refuse(at, "has %d bytes; want %d at most", len(text), MaxExpression)
+func (c *compiler) expression(at, text string, want *cel.Type, when moment) *expression {
+	language := c.steps
+	if when.undo {
+		language = c.undo
+	}
+	e := parse(language, at, text, want, func(format string, args ...any) { c.refuse(at, format, args...) })
+	if e == nil {
 		return nil
 	}
-	env, err := environment()
-	if err != nil {
-		c.refuse(at, "expressions can't be used: %v", err)
-		return nil
-	}
-	checked, issues := env.Compile(text)
-	if issues.Err() != nil {
-		for _, e := range issues.Errors() {
-			c.refuse(at, "%d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message)
-		}
-		return nil
-	}
-	before := len(c.problems)
-	c.references(at, checked, known, undo)
-	if len(c.problems) > before {
-		return nil
-	}
-	program, err := env.Program(checked, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(1000))
-	if err != nil {
-		c.refuse(at, "%v", err)
-		return nil
-	}
-	return &expression{at, program}
-}
-
-// references refuses steps that may not be over when the expression is needed.
-func (c *compiler) references(at string, checked *cel.Ast, known []bool, undo bool) {
 	told := make(map[string]bool)
-	step := func(name string) {
-		if told[name] {
-			return
-		}
-		switch i, exists := c.p.index[name]; {
+	for _, read := range e.steps {
+		i, exists := c.p.index[read.step]
+		var wrong string
+		switch {
 		case !exists:
-			told[name] = true
-			c.refuse(at, "steps.%s: there is no such step; known: %s", name, c.names())
-		case !known[i]:
-			told[name] = true
-			c.refuse(at, "steps.%s may not be over by then; name %q in after, or use steps that come before", name, name)
+			wrong = "there is no such step; known: " + c.known()
+		case when.undo:
+		case read.field == errorField:
+			wrong = "errors are known to compensations alone: a step that failed ends the chain"
+		case when.step == i:
+			wrong = "it is this step's own, and not over by then"
+		case when.step >= 0 && c.ancestors != nil && !c.ancestors[when.step][i]:
+			wrong = fmt.Sprintf("it may not be over by then; name %q in after, or use steps that come before", read.step)
+		}
+		if wrong != "" && !told[read.step] {
+			told[read.step] = true
+			c.refuse(at, "steps.%s.%s: %s", read.step, read.field, wrong)
 		}
 	}
-	isSteps := func(e ast.Expr) bool { return e.Kind() == ast.IdentKind && e.AsIdent() == "steps" }
-	ast.PreOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		switch e.Kind() {
-		case ast.SelectKind:
-			if s := e.AsSelect(); isSteps(s.Operand()) {
-				step(s.FieldName())
-			}
-		case ast.CallKind:
-			call := e.AsCall()
-			if call.FunctionName() == "_[_]" && len(call.Args()) == 2 && isSteps(call.Args()[0]) && call.Args()[1].Kind() == ast.LiteralKind {
-				if name, ok := call.Args()[1].AsLiteral().Value().(string); ok {
-					step(name)
-				}
-			}
-		case ast.IdentKind:
-			if e.AsIdent() == "failed" && !undo && !told["failed"] {
-				told["failed"] = true
-				c.refuse(at, "failed is known to compensations alone")
-			}
-		}
-	}))
+	return e
 }
 
 func plural(n int, what string) string {
@@ -273,4 +279,13 @@ func plural(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Names returns the names of the steps, in the order of the definition.
+func (p *Program) Names() []string {
+	names := make([]string, 0, len(p.index))
+	for _, step := range p.definition.Steps {
+		names = append(names, step.Name)
+	}
+	return names
 }

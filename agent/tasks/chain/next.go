@@ -1,17 +1,10 @@
 package chain
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"cel.dev/cel-go/common/types"
 )
-
-// errState is for a state that does not fit its definition.
-var errState = errors.New("the chain's state does not fit its steps")
 
 // Begin begins a chain; input is what expressions see under that name.
 func (p *Program) Begin(id string, input Value) (State, Decision, error) {
@@ -38,6 +31,9 @@ func (p *Program) Next(s State, e Event) (State, Decision, error) {
 			return s, d, fmt.Errorf("%w: there is no step %q", errState, e.Step)
 		}
 	}
+	if e.Kind > Fail {
+		return s, d, fmt.Errorf("there is no event of kind %d", e.Kind)
+	}
 	if !p.happened(&next, &d, step, e) {
 		return s, d, nil
 	}
@@ -62,20 +58,20 @@ func (p *Program) happened(s *State, d *Decision, step *StepState, e Event) bool
 		step.Status, step.Output = StatusDone, e.Output
 		s.Order = append(s.Order, e.Step)
 	case StepFailed:
-		step.Status, step.Error = StatusFailed, e.Error
+		step.Status, step.Error = StatusFailed, short(e.Error)
 		p.end(s, d, e.Step, e.Error)
 	case StepCancelled:
-		step.Status, step.Error = StatusCancelled, e.Error
+		step.Status, step.Error = StatusCancelled, short(e.Error)
 		p.end(s, d, e.Step, "it was cancelled")
 	case UndoDone:
 		step.Status = StatusCompensated
 	case UndoFailed:
-		step.Status, step.Error = StatusNotCompensated, e.Error
+		step.Status, step.Error = StatusNotCompensated, short(e.Error)
 	case Cancel, Fail:
 		if s.Phase != Running {
 			return false
 		}
-		s.Cancelled, s.Why = e.Kind == Cancel, e.Error
+		s.Cancelled = e.Kind == Cancel
 		p.end(s, d, "", e.Error)
 	}
 	return true
@@ -86,7 +82,7 @@ func (p *Program) end(s *State, d *Decision, step, why string) {
 	if s.Phase != Running {
 		return
 	}
-	s.Phase, s.FailedStep, s.Why = Compensating, step, why
+	s.Phase, s.FailedStep, s.Why = Compensating, step, short(why)
 	for _, x := range p.definition.Steps {
 		switch state := s.Steps[x.Name]; state.Status {
 		case StatusWaiting:
@@ -99,16 +95,17 @@ func (p *Program) end(s *State, d *Decision, step, why string) {
 
 // advance does all that can be done now.
 func (p *Program) advance(s *State, d *Decision) {
+	known := newScope(s)
 	if s.Phase == Running {
-		p.start(s, d)
+		p.start(s, d, known)
 	}
 	if s.Phase == Compensating {
-		p.undoNext(s, d)
+		p.undoNext(s, d, known)
 	}
 }
 
 // start begins the steps whose turn it is, and ends the chain once all are over.
-func (p *Program) start(s *State, d *Decision) {
+func (p *Program) start(s *State, d *Decision, known *scope) {
 	for changed := true; changed && s.Phase == Running; {
 		changed = false
 		for i, step := range p.definition.Steps {
@@ -116,7 +113,7 @@ func (p *Program) start(s *State, d *Decision) {
 				continue
 			}
 			changed = true
-			p.startOne(s, d, i)
+			p.startOne(s, d, i, known)
 		}
 	}
 	if s.Phase != Running {
@@ -128,7 +125,7 @@ func (p *Program) start(s *State, d *Decision) {
 			return
 		}
 	}
-	output, err := p.result(s)
+	output, err := p.result(s, known)
 	if err != nil {
 		p.end(s, d, "", err.Error())
 		return
@@ -146,25 +143,25 @@ func (p *Program) ready(s *State, i int) bool {
 	return true
 }
 
-func (p *Program) startOne(s *State, d *Decision, i int) {
+func (p *Program) startOne(s *State, d *Decision, i int, known *scope) {
 	name := p.definition.Steps[i].Name
 	step := s.Steps[name]
 	fail := func(err error) {
-		step.Status, step.Error = StatusFailed, err.Error()
+		step.Status, step.Error = StatusFailed, short(err.Error())
 		for _, begun := range d.Start { // in this very decision: not begun yet
 			s.Steps[begun.Step].Status = StatusWaiting
 		}
 		p.end(s, d, name, err.Error())
 	}
 	if p.when[i] != nil {
-		v, err := p.when[i].eval(p.scope(s))
+		v, err := p.when[i].eval(known)
 		if err != nil {
 			fail(err)
 			return
 		}
 		yes, ok := v.(bool)
 		if !ok {
-			fail(fmt.Errorf("%s: it is a %T; want true or false", p.when[i].field, v))
+			fail(fmt.Errorf("%s: it is neither true nor false; compare it with something", p.when[i].field))
 			return
 		}
 		if !yes {
@@ -172,7 +169,7 @@ func (p *Program) startOne(s *State, d *Decision, i int) {
 			return
 		}
 	}
-	fields, err := p.maps[i].eval(p.scope(s))
+	fields, err := p.maps[i].eval(known)
 	if err != nil {
 		fail(err)
 		return
@@ -182,11 +179,11 @@ func (p *Program) startOne(s *State, d *Decision, i int) {
 }
 
 // result evaluates the chain's.
-func (p *Program) result(s *State) (Value, error) {
+func (p *Program) result(s *State, known *scope) (Value, error) {
 	if p.output == nil {
 		return s.Steps[p.definition.Steps[len(p.definition.Steps)-1].Name].Output, nil
 	}
-	v, err := p.output.eval(p.scope(s))
+	v, err := p.output.eval(known)
 	if err != nil {
 		return Value{}, err
 	}
@@ -199,7 +196,7 @@ func (p *Program) result(s *State) (Value, error) {
 
 // undoNext undoes the step that was done last and is not undone yet, once nothing
 // runs; when none is left, the chain ends.
-func (p *Program) undoNext(s *State, d *Decision) {
+func (p *Program) undoNext(s *State, d *Decision, known *scope) {
 	for _, step := range s.Steps {
 		if step.Status == StatusStarted || step.Status == StatusCompensating {
 			return
@@ -210,9 +207,9 @@ func (p *Program) undoNext(s *State, d *Decision) {
 		if step.Status != StatusDone || p.undo[i] == nil {
 			continue
 		}
-		fields, err := p.undo[i].eval(p.scope(s))
+		fields, err := p.undo[i].eval(known)
 		if err != nil {
-			step.Status, step.Error = StatusNotCompensated, err.Error()
+			step.Status, step.Error = StatusNotCompensated, short(err.Error())
 			continue
 		}
 		step.Status = StatusCompensating
@@ -235,7 +232,7 @@ func (p *Program) why(s *State) string {
 	var left []string
 	for _, step := range p.definition.Steps {
 		if state := s.Steps[step.Name]; state.Status == StatusNotCompensated {
-			left = append(left, fmt.Sprintf("%s (%s)", step.Name, state.Error))
+			left = append(left, fmt.Sprintf("%s (%s)", step.Name, cut(state.Error, maxListed)))
 		}
 	}
 	if len(left) > 0 {
@@ -244,114 +241,15 @@ func (p *Program) why(s *State) string {
 	return why
 }
 
-// Retry begins a chain anew that failed or was cancelled: what is done stays done,
-// what failed, was stopped or was undone is done again.
-func (p *Program) Retry(s State) (State, Decision, error) {
-	next, err := p.copied(s)
-	var d Decision
-	if err != nil {
-		return s, d, err
-	}
-	if s.Phase != Failed && s.Phase != Cancelled {
-		return s, d, fmt.Errorf("%w: it is %s", errState, s.Phase)
-	}
-	next.Phase, next.FailedStep, next.Why, next.Cancelled = Running, "", "", false
-	for _, step := range next.Steps {
-		switch step.Status {
-		case StatusDone, StatusSkipped:
-		case StatusNotCompensated:
-			step.Status, step.Error = StatusDone, "" // it still is
-		default:
-			*step = StepState{Status: StatusWaiting}
-		}
-	}
-	next.Order = slices.DeleteFunc(next.Order, func(name string) bool { return next.Steps[name].Status != StatusDone })
-	p.advance(&next, &d)
-	return next, d, nil
-}
-
-// copied returns a state that shares nothing that is changed, and refuses one that
-// does not fit.
-func (p *Program) copied(s State) (State, error) {
-	if s.Version != version || len(s.Steps) != len(p.definition.Steps) {
-		return s, errState
-	}
-	steps := make(map[string]*StepState, len(s.Steps))
-	for name, step := range s.Steps {
-		if _, known := p.index[name]; !known || step == nil {
-			return s, errState
-		}
-		c := *step
-		steps[name] = &c
-	}
-	for _, name := range s.Order {
-		if steps[name] == nil {
-			return s, errState
-		}
-	}
-	s.Steps, s.Order = steps, slices.Clone(s.Order)
-	return s, nil
-}
-
-// scope is what expressions know now.
-func (p *Program) scope(s *State) map[string]any {
-	steps := make(map[string]any, len(s.Steps))
-	for name, step := range s.Steps {
-		steps[name] = map[string]any{"output": step.Output.known(), "error": step.Error, "status": string(step.Status)}
-	}
-	return map[string]any{"input": s.Input.known(), "steps": steps, "chain": map[string]string{"id": s.ID}, "failed": s.FailedStep}
-}
-
-func (e *expression) eval(scope map[string]any) (any, error) {
-	v, _, err := e.program.Eval(scope)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.field, err)
-	}
-	if types.IsUnknownOrError(v) {
-		return nil, fmt.Errorf("%s: %v", e.field, v)
-	}
-	native, err := goValue(v, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.field, err)
-	}
-	return native, nil
-}
-
-func (f fields) eval(scope map[string]any) (map[string]any, error) {
+// eval returns what the fields are filled with.
+func (f fields) eval(known *scope) (map[string]any, error) {
 	all := make(map[string]any, len(f))
 	for _, field := range f {
-		v, err := field.expression.eval(scope)
+		v, err := field.expression.eval(known)
 		if err != nil {
 			return nil, err
 		}
 		all[field.name] = v
 	}
 	return all, nil
-}
-
-// Encode writes a state for its row.
-func (s State) Encode() ([]byte, error) { return json.Marshal(s) }
-
-// Decode reads a state.
-func Decode(data []byte) (State, error) {
-	var s State
-	if err := json.Unmarshal(data, &s); err != nil {
-		return s, fmt.Errorf("the chain's state can't be read: %w", err)
-	}
-	if s.Version != version {
-		return s, fmt.Errorf("the chain's state is of version %d, and this program knows %d", s.Version, version)
-	}
-	if s.Steps == nil {
-		return s, errState
-	}
-	return s, nil
-}
-
-// Names returns the names of the steps, in the order of the definition.
-func (p *Program) Names() []string {
-	names := make([]string, 0, len(p.index))
-	for _, step := range p.definition.Steps {
-		names = append(names, step.Name)
-	}
-	return names
 }

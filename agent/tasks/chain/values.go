@@ -5,128 +5,111 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
-	"sync"
 
-	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
-	"cel.dev/cel-go/ext"
 )
 
-// Limits of an evaluation: CEL's units of cost, and the bytes of what comes of it.
-const (
-	maxCost   = 2_000_000
-	maxResult = 16 << 20
-	maxDepth  = 64
+// maxDepth is how deep values nest.
+const maxDepth = 64
+
+// valueCost is what a value counts beside the bytes that are in it.
+const valueCost = 16
+
+var (
+	errNotJSON  = errors.New("this is not JSON")
+	errTooDeep  = fmt.Errorf("it is nested deeper than %d", maxDepth)
+	errTooLarge = fmt.Errorf("it makes more than may come of one event, some %d MiB", maxResults>>20)
 )
 
-// environment is what expressions know: input, steps, chain and failed; CEL's own
-// functions, those for strings and base64, json(x) and parse_json(text). Nothing in
-// it reads a clock or reaches outside.
-var environment = sync.OnceValues(func() (*cel.Env, error) {
-	return cel.NewEnv(
-		cel.Variable("input", cel.DynType),
-		cel.Variable("steps", cel.DynType),
-		cel.Variable("chain", cel.MapType(cel.StringType, cel.StringType)),
-		cel.Variable("failed", cel.StringType),
-		ext.Strings(), ext.Encoders(),
-		cel.Function("json", cel.Overload("json_dyn", []*cel.Type{cel.DynType}, cel.StringType, cel.UnaryBinding(toJSON))),
-		cel.Function("parse_json",
-			cel.Overload("parse_json_string", []*cel.Type{cel.StringType}, cel.DynType, cel.UnaryBinding(parseJSON)),
-			cel.Overload("parse_json_bytes", []*cel.Type{cel.BytesType}, cel.DynType, cel.UnaryBinding(parseJSON)),
-		),
-	)
-})
-
-func toJSON(v ref.Val) ref.Val {
-	native, err := goValue(v, 0)
-	if err != nil {
-		return types.NewErr("json: %v", err)
+// known is a value as expressions see it: what JSON holds, or bytes; null where there
+// is nothing.
+func (v Value) known() (any, error) {
+	switch {
+	case len(v.Data) == 0: // no bytes and nothing are the same once they were kept
+		return types.NullValue, nil
+	case v.JSON:
+		return decode(v.Data)
 	}
-	text, err := encode(native)
-	if err != nil {
-		return types.NewErr("json: %v", err)
-	}
-	return types.String(text)
+	return v.Data, nil
 }
 
-func parseJSON(v ref.Val) ref.Val {
-	var text []byte
-	switch v := v.(type) {
-	case types.String:
-		text = []byte(v)
-	case types.Bytes:
-		text = v
-	}
-	native, err := decode(text)
-	if err != nil {
-		return types.NewErr("parse_json: %v", err)
-	}
-	return types.DefaultTypeAdapter.NativeToValue(native)
-}
-
-// known makes a value as expressions see it: what JSON holds, or bytes.
-func (v Value) known() any {
-	if v.JSON {
-		if native, err := decode(v.Data); err == nil {
-			return native
-		}
-	}
-	if v.Data == nil {
-		return types.NullValue
-	}
-	return v.Data
-}
-
-// decode reads JSON; whole numbers stay whole.
+// decode reads JSON. Numbers that are written as integers stay exact as far as 64 bits
+// go; others are doubles.
 func decode(text []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
-		return nil, err
+		return nil, errNotJSON
 	}
-	if d.More() {
-		return nil, errors.New("more than one value")
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: there is more after its end", errNotJSON)
 	}
-	return numbers(v), nil
+	return exact(v, 0)
 }
 
-func numbers(v any) any {
+// exact gives numbers the type that holds them, in place.
+func exact(v any, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, errTooDeep
+	}
+	var err error
 	switch v := v.(type) {
 	case json.Number:
-		if i, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return i
-		}
-		if u, err := strconv.ParseUint(string(v), 10, 64); err == nil {
-			return u
-		}
-		f, err := v.Float64()
-		if err != nil {
-			return string(v)
-		}
-		return f
+		return number(string(v))
 	case []any:
 		for i := range v {
-			v[i] = numbers(v[i])
+			if v[i], err = exact(v[i], depth+1); err != nil {
+				return nil, err
+			}
 		}
 	case map[string]any:
 		for k := range v {
-			v[k] = numbers(v[k])
+			if v[k], err = exact(v[k], depth+1); err != nil {
+				return nil, err
+			}
 		}
 	case nil:
-		return types.NullValue
+		return types.NullValue, nil
 	}
-	return v
+	return v, nil
 }
 
-// goValue makes a Go value of one of CEL's.
-func goValue(v ref.Val, depth int) (any, error) {
+func number(text string) (any, error) {
+	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return i, nil
+	}
+	if u, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return u, nil
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return nil, errors.New("a number in it is too large")
+	}
+	return f, nil
+}
+
+// goValue makes a Go value of one of CEL's. CEL's lists may hold the same one many
+// times, so that a small expression can mean more than fits into memory: left is how
+// much may still be made, in bytes or about.
+func goValue(v ref.Val, left *int) (any, error) {
+	if int(sizes.AggregateSize(v)) > *left {
+		return nil, errTooLarge
+	}
+	return goValueAt(v, left, 0)
+}
+
+func goValueAt(v ref.Val, left *int, depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("it is nested deeper than %d", maxDepth)
+		return nil, errTooDeep
+	}
+	if !spend(left, valueCost) {
+		return nil, errTooLarge
 	}
 	switch v := v.(type) {
 	case types.Null:
@@ -143,45 +126,93 @@ func goValue(v ref.Val, depth int) (any, error) {
 		}
 		return float64(v), nil
 	case types.String:
+		if !spend(left, len(v)) {
+			return nil, errTooLarge
+		}
 		return string(v), nil
 	case types.Bytes:
+		if !spend(left, len(v)) {
+			return nil, errTooLarge
+		}
 		return []byte(v), nil
-	case *types.Optional:
-		if !v.HasValue() {
-			return nil, nil
-		}
-		return goValue(v.GetValue(), depth+1)
 	case types.Timestamp, types.Duration:
-		return goValue(v.ConvertToType(types.StringType), depth+1)
+		return goValueAt(v.ConvertToType(types.StringType), left, depth+1)
 	case traits.Lister:
-		list := []any{}
-		for i := v.Iterator(); i.HasNext() == types.True; {
-			item, err := goValue(i.Next(), depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, item)
-		}
-		return list, nil
+		return goList(v, left, depth)
 	case traits.Mapper:
-		m := make(map[string]any)
-		for i := v.Iterator(); i.HasNext() == types.True; {
-			key := i.Next()
-			name, ok := key.ConvertToType(types.StringType).(types.String)
-			if !ok {
-				return nil, fmt.Errorf("a key of the map is a %s; want strings", key.Type().TypeName())
-			}
-			item, err := goValue(v.Get(key), depth+1)
-			if err != nil {
-				return nil, err
-			}
-			m[string(name)] = item
-		}
-		return m, nil
+		return goMap(v, left, depth)
 	case *types.Err:
 		return nil, v
 	}
-	return nil, fmt.Errorf("a %s is no value that can be kept", v.Type().TypeName())
+	return nil, fmt.Errorf("a %s is no value that can be kept; write string(…)", v.Type().TypeName())
+}
+
+func goList(v traits.Lister, left *int, depth int) (any, error) {
+	if folds, ok := v.(traits.Foldable); ok {
+		f := folding{list: []any{}, left: left, depth: depth + 1}
+		folds.Fold(&f)
+		return f.list, f.err
+	}
+	list := []any{}
+	for i := v.Iterator(); i.HasNext() == types.True; {
+		item, err := goValueAt(i.Next(), left, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, item)
+	}
+	return list, nil
+}
+
+// folding goes through a list; an iterator looks each item of a list that was put
+// together up from its beginning.
+type folding struct {
+	list  []any
+	left  *int
+	depth int
+	err   error
+}
+
+// FoldEntry takes the next item.
+func (f *folding) FoldEntry(_, item any) bool {
+	if f.err != nil {
+		return false
+	}
+	var v any
+	if v, f.err = goValueAt(types.DefaultTypeAdapter.NativeToValue(item), f.left, f.depth); f.err != nil {
+		f.list = nil
+		return false
+	}
+	f.list = append(f.list, v)
+	return true
+}
+
+func goMap(v traits.Mapper, left *int, depth int) (any, error) {
+	m := make(map[string]any)
+	for i := v.Iterator(); i.HasNext() == types.True; {
+		key := i.Next()
+		name, ok := key.ConvertToType(types.StringType).(types.String)
+		if !ok || key.Type() == types.DoubleType {
+			return nil, fmt.Errorf("a key of the map is a %s; want strings", key.Type().TypeName())
+		}
+		if _, twice := m[string(name)]; twice {
+			return nil, errors.New("a key of the map is there twice, once as a string and once as something else")
+		}
+		if !spend(left, len(name)) {
+			return nil, errTooLarge
+		}
+		item, err := goValueAt(v.Get(key), left, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		m[string(name)] = item
+	}
+	return m, nil
+}
+
+func spend(left *int, n int) bool {
+	*left -= n
+	return *left >= 0
 }
 
 // encode writes JSON; bytes in it are base64.
@@ -192,11 +223,7 @@ func encode(v any) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	text := bytes.TrimRight(b.Bytes(), "\n")
-	if len(text) > maxResult {
-		return nil, fmt.Errorf("it has %d bytes; want %d at most", len(text), maxResult)
-	}
-	return text, nil
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
 // ValueOf makes a payload of what an expression evaluated to: bytes stay as they
