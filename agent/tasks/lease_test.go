@@ -495,6 +495,30 @@ func TestAStopWaitsForStreams(t *testing.T) {
 	}
 }
 
+func TestAWorkerThatStopsEndsWhatItHolds(t *testing.T) {
+	onStage(t, func(s *stage) {
+		w := s.work("resize")
+		w.more(2)
+		s.submit(appTask("resize", "1"))
+		l := (<-w.answers).GetTask()
+		w.requests <- &outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Stop{Stop: &outriggerv1.StopWork{}}}
+		second := s.submit(appTask("resize", "2"))
+		time.Sleep(10 * time.Minute)
+		if len(w.answers)+len(w.ended) != 0 {
+			t.Fatal("a task came, or the stream ended, while the worker held a task")
+		}
+		w.complete(l)
+		if a := <-w.answers; a.GetEnded().GetState() != outriggerv1.TaskState_COMPLETED {
+			t.Errorf("got %v", a)
+		}
+		if err := <-w.ended; err != nil {
+			t.Errorf("the stream ended with %v; want nil", err)
+		}
+		s.want(s.get(second.GetId()), outriggerv1.TaskState_AVAILABLE, 0)
+		w.leave()
+	})
+}
+
 func TestStreamsThatMakeNoSense(t *testing.T) {
 	onStage(t, func(s *stage) {
 		w := s.work("knit")

@@ -4444,7 +4444,7 @@ type WorkRequest_Fail struct {
 }
 
 type WorkRequest_Stop struct {
-	// Lets no more come; what is held may be ended.
+	// Lets no more come; the stream ends once what is held has ended.
 	Stop *StopWork `protobuf:"bytes,5,opt,name=stop,proto3,oneof"`
 }
 

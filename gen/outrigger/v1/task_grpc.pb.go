@@ -96,7 +96,7 @@ type TaskServiceClient interface {
 	// another attempt counts.
 	FailTask(ctx context.Context, in *FailTaskRequest, opts ...grpc.CallOption) (*FailTaskResponse, error)
 	// Leases, renews, completes and fails in one stream: leases are renewed as long
-	// as it is open.
+	// as it is open. Attempts that it holds when it breaks have failed.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error)
 }
 
@@ -360,7 +360,7 @@ type TaskServiceServer interface {
 	// another attempt counts.
 	FailTask(context.Context, *FailTaskRequest) (*FailTaskResponse, error)
 	// Leases, renews, completes and fails in one stream: leases are renewed as long
-	// as it is open.
+	// as it is open. Attempts that it holds when it breaks have failed.
 	Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error
 	mustEmbedUnimplementedTaskServiceServer()
 }
