@@ -502,6 +502,7 @@ func TestAWorkerThatStopsEndsWhatItHolds(t *testing.T) {
 		s.submit(appTask("resize", "1"))
 		l := (<-w.answers).GetTask()
 		w.requests <- &outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Stop{Stop: &outriggerv1.StopWork{}}}
+		synctest.Wait() // it was heard
 		second := s.submit(appTask("resize", "2"))
 		time.Sleep(10 * time.Minute)
 		if len(w.answers)+len(w.ended) != 0 {
