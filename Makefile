@@ -95,6 +95,13 @@ bench-policies: build ## retry storm, hedge, adaptive limit and half-open probes
 bench-endpoints: build ## five faults of endpoints in sequence, and 10,000 endpoints that change (about 2 minutes; root and nft for a real blackhole)
 	go run ./bench/endpoints
 
+MAILPIT := $(CURDIR)/.cache/examples/mailpit
+.PHONY: test-email
+test-email: ## e-mails against Mailpit, a real SMTP server, which is built first (about 1 minute, once)
+	@mkdir -p $(dir $(MAILPIT))
+	cd examples/welcome-email/mailpit && go build -o $(MAILPIT) github.com/axllent/mailpit
+	OUTRIGGER_MAILPIT=$(MAILPIT) go test -count=1 -v -run Mailpit ./agent/tasks/email
+
 .PHONY: test-tasks
 test-tasks: ## kills, stops, full disks and lost databases against the task executor (about 10 minutes; wants PostgreSQL, and root)
 	OUTRIGGER_TEST_TASKS=all go test -count=1 -v -timeout 60m ./test/tasks

@@ -149,6 +149,38 @@ idempotency_key: morning
 	}
 }
 
+func TestAFilesTaskIsFilledByFlags(t *testing.T) {
+	receiver := keeper(t)
+	for kind, text := range map[string]string{
+		"chain":  `task: {chain: {steps: [{name: first, task: {app: {kind: resize}}, map: {app.payload: input.image}}]}}`,
+		"resize": `task: {app: {kind: resize}}`,
+		"http":   `task: {http: {method: POST, url: "` + receiver + `/"}}`,
+	} {
+		file := filepath.Join(t.TempDir(), "task.yaml")
+		if err := os.WriteFile(file, []byte("idempotency_key: old\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+
+		submitted := outrigger("task", "submit", "--file", file, "--data", `{"image": 7}`, "--key", "new-"+kind)
+
+		got := outrigger("task", "get", strings.TrimSpace(submitted.stdout), "--show-payload", "-o", "json")
+		if !strings.Contains(got.stdout, "eyJpbWFnZSI6IDd9") || !strings.Contains(got.stdout, `"`+kind+`"`) { // {"image": 7}
+			t.Errorf("%s: %+v\n%+v", kind, submitted, got)
+		}
+		again := outrigger("task", "submit", "--file", file, "--data", `{"image": 8}`, "--key", "new-"+kind)
+		if again.code != exitFailed || !strings.Contains(again.stderr, "under this key with other content") {
+			t.Errorf("%s: the same key for other content: %+v", kind, again)
+		}
+	}
+	mail := filepath.Join(t.TempDir(), "mail.yaml")
+	if err := os.WriteFile(mail, []byte(`task: {email: {to: [ada@example.com], subject: x, text: y}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := outrigger("task", "submit", "--file", mail, "--data", "x"); got.code != exitUsage || !strings.Contains(got.stderr, "--data: the file's task is an e-mail") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestWhatIsWrongWithASubmitIsSaid(t *testing.T) {
 	keeper(t)
 	for _, test := range []struct {
@@ -166,6 +198,11 @@ func TestWhatIsWrongWithASubmitIsSaid(t *testing.T) {
 		{[]string{"resize", "--cron", "61 * * * *"}, exitFailed, "task.schedule.cron"},
 		{[]string{"email", "--to", "nobody", "--subject", "x", "--text", "y"}, exitFailed, "e-mails can't be sent: the configuration has no tasks.email block"},
 		{[]string{"resize", "--per", "1h"}, exitUsage, "--per wants --unique"},
+		{[]string{"http", "--url", "http://x", "--to", "ada@example.com"}, exitUsage, "--to: http tasks have none; it is for email"},
+		{[]string{"resize", "--method", "GET"}, exitUsage, "--method: resize tasks have none; it is for grpc and http"},
+		{[]string{"email", "--to", "ada@example.com", "--data", "x"}, exitUsage, "--data: email tasks have none; it is for an app's kinds and grpc and http"},
+		{[]string{"--file", "x.yaml", "--delay", "1h"}, exitUsage, "--delay: with --file it stands in the file"},
+		{[]string{"--file", "x.yaml", "--url", "http://x"}, exitUsage, "--url: with --file it stands in the file"},
 	} {
 		got := outrigger(append([]string{"task", "submit"}, test.args...)...)
 		if got.code != test.code || !strings.Contains(got.stderr, test.want) {

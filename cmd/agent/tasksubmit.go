@@ -45,15 +45,16 @@ func newTaskSubmit() *cobra.Command {
 		Short: "Have something done later: grpc, http, email, or a kind that an app works",
 		Long: `Have something done later, surely and at least once: a gRPC call, an HTTP
 request, an e-mail, or work of a kind that an app's workers do. Chains and what
-flags can't say come from a file: a SubmitTaskRequest as YAML or JSON.`,
+flags can't say come from a file: a SubmitTaskRequest as YAML or JSON, where bytes
+are base64. --data and --key take the place of what the file has.`,
 		Example: `  outrigger task submit http --url https://example.com/hook --data '{"order": 7}' --sign-with shop
   outrigger task submit grpc --service greeter --method /helloworld.Greeter/SayHello --data @request.bin --delay 10m
   outrigger task submit email --to ada@example.com --template welcome --json '{"name": "Ada"}' --wait
   outrigger task submit resize-image --data '{"id": 7}' --key image-7
-  outrigger task submit --file chain.yaml`,
+  outrigger task submit --file chain.yaml --data '{"name": "Ada"}' --key signup-7`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			request, err := s.request(args, c.InOrStdin())
+			request, err := s.request(args, c.Flags().Changed, c.InOrStdin())
 			if err != nil {
 				return usageError{err}
 			}
@@ -62,7 +63,7 @@ flags can't say come from a file: a SubmitTaskRequest as YAML or JSON.`,
 	})
 	f := c.Flags()
 	f.StringVarP(&s.file, "file", "f", "", "read a SubmitTaskRequest from `FILE`, YAML or JSON; - is the standard input")
-	f.StringVarP(&s.data, "data", "d", "", "grpc: the request message; http: the body; an app's kind: the payload. `TEXT`, @FILE, or base64:TEXT")
+	f.StringVarP(&s.data, "data", "d", "", "grpc: the request message; http: the body; an app's kind: the payload; a chain: its input. `TEXT`, @FILE, or base64:TEXT")
 	f.StringVar(&s.service, "service", "", "grpc: the `SERVICE`, or an authority")
 	f.StringVar(&s.method, "method", "", "grpc: the `METHOD`, /package.Service/Method; http: POST unless it says so")
 	f.StringVar(&s.url, "url", "", "http: the `URL`")
@@ -94,16 +95,22 @@ flags can't say come from a file: a SubmitTaskRequest as YAML or JSON.`,
 	return c
 }
 
-// request makes a message of what was said.
-func (s *submission) request(args []string, stdin io.Reader) (*outriggerv1.SubmitTaskRequest, error) {
+// request makes a message of what was said; given tells which flags were.
+func (s *submission) request(args []string, given func(flag string) bool, stdin io.Reader) (*outriggerv1.SubmitTaskRequest, error) {
 	if s.file != "" {
 		if len(args) > 0 {
 			return nil, fmt.Errorf("got --file and %q; the file says the kind", args[0])
 		}
-		return readSubmission(s.file, stdin)
+		if err := misplaced(true, "", given); err != nil {
+			return nil, err
+		}
+		return s.fromFile(given, stdin)
 	}
 	if len(args) == 0 {
 		return nil, errors.New("what is to be done? Want grpc, http, email or a kind of tasks.kinds, or --file FILE")
+	}
+	if err := misplaced(false, args[0], given); err != nil {
+		return nil, err
 	}
 	spec := &outriggerv1.TaskSpec{Queue: s.queue, Priority: s.priority, Tenant: s.tenant, Tags: s.tags}
 	if err := s.work(spec, args[0]); err != nil {
@@ -139,6 +146,30 @@ func (s *submission) request(args []string, stdin io.Reader) (*outriggerv1.Submi
 		return nil, errors.New("--time-zone wants --cron beside it")
 	}
 	request := &outriggerv1.SubmitTaskRequest{Task: spec, IdempotencyKey: s.key}
+	if s.callerRuns {
+		request.WhenFull = outriggerv1.SubmitTaskRequest_CALLER_RUNS
+	}
+	return request, nil
+}
+
+// fromFile reads a file, and puts in what flags say beside it.
+func (s *submission) fromFile(given func(flag string) bool, stdin io.Reader) (*outriggerv1.SubmitTaskRequest, error) {
+	request, err := readSubmission(s.file, stdin)
+	if err != nil {
+		return nil, err
+	}
+	if given("data") {
+		data, err := bytesOf(s.data)
+		if err != nil {
+			return nil, fmt.Errorf("--data: %w", err)
+		}
+		if err := fill(request.GetTask(), data); err != nil {
+			return nil, err
+		}
+	}
+	if s.key != "" {
+		request.IdempotencyKey = s.key
+	}
 	if s.callerRuns {
 		request.WhenFull = outriggerv1.SubmitTaskRequest_CALLER_RUNS
 	}

@@ -21,7 +21,7 @@ import (
 func TestMailpit(t *testing.T) {
 	binary := os.Getenv("OUTRIGGER_MAILPIT")
 	if binary == "" {
-		t.Skip("OUTRIGGER_MAILPIT does not name a mailpit binary (go build github.com/axllent/mailpit)")
+		t.Skip("OUTRIGGER_MAILPIT does not name a mailpit binary; make test-email builds one")
 	}
 	config, ca := certificate(t, "mail.example.com")
 	dir := t.TempDir()
