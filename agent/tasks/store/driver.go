@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/rivertype"
@@ -58,6 +59,38 @@ func (e *executor) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 // JobGetAvailable implements riverdriver.Executor.
 func (e *executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
 	return e.store.fetch(ctx, p)
+}
+
+// JobDeleteBefore implements riverdriver.Executor. River's own statement puts all
+// that may be deleted in the order of ids for each batch that it deletes.
+func (e *executor) JobDeleteBefore(ctx context.Context, p *riverdriver.JobDeleteBeforeParams) (int, error) {
+	d := e.store.dialect
+	total := 0
+	for _, old := range []struct {
+		state  State
+		delete bool
+		before time.Time
+	}{
+		{Cancelled, p.CancelledDoDelete, p.CancelledFinalizedAtHorizon},
+		{Done, p.CompletedDoDelete, p.CompletedFinalizedAtHorizon},
+		{Discarded, p.DiscardedDoDelete, p.DiscardedFinalizedAtHorizon},
+	} {
+		if !old.delete {
+			continue
+		}
+		ids, err := e.store.idsOf(ctx, e, "SELECT id FROM river_job WHERE state = '"+string(old.state)+"' AND finalized_at < $1 ORDER BY finalized_at LIMIT $2", d.time(old.before), p.Max)
+		if err != nil {
+			return total, err
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		if err := e.Exec(ctx, "DELETE FROM river_job WHERE state = '"+string(old.state)+"' AND id IN "+d.idList("$1"), jsonIDs(ids)); err != nil {
+			return total, err
+		}
+		total += len(ids)
+	}
+	return total, nil
 }
 
 // JobSetStateIfRunningMany implements riverdriver.Executor.

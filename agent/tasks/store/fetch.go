@@ -290,7 +290,7 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 		total := 0
 		for i, name := range names {
 			if len(lists[i]) < each {
-				if lists[i], err = s.headsOf(ctx, tx, p.Queue, priority, name, each); err != nil {
+				if lists[i], err = s.headsOf(ctx, tx, p, priority, name, each); err != nil {
 					return nil, "", err
 				}
 			}
@@ -321,9 +321,19 @@ func (s *Store) heads(ctx context.Context, tx riverdriver.Executor, p *riverdriv
 	return ids, last, nil
 }
 
-func (s *Store) headsOf(ctx context.Context, tx riverdriver.Executor, queue string, priority int, tenant string, n int) ([]int64, error) {
-	return s.idsOf(ctx, tx, `SELECT id FROM river_job WHERE state = 'available' AND queue = $1 AND priority = $2 AND `+s.dialect.tenant()+` = $3 AND scheduled_at <= `+s.dialect.now()+`
-		ORDER BY scheduled_at, id LIMIT $4`+s.dialect.skip(), queue, priority, tenant, n)
+func (s *Store) headsOf(ctx context.Context, tx riverdriver.Executor, p *riverdriver.JobGetAvailableParams, priority int, tenant string, n int) ([]int64, error) {
+	args := []any{p.Queue, priority, tenant, n}
+	kinds := ""
+	if p.Kind != nil {
+		places := make([]string, len(p.Kind))
+		for i, kind := range p.Kind {
+			args = append(args, kind)
+			places[i] = place(len(args))
+		}
+		kinds = " AND kind IN (" + strings.Join(places, ", ") + ")"
+	}
+	return s.idsOf(ctx, tx, `SELECT id FROM river_job WHERE state = 'available' AND queue = $1 AND priority = $2 AND `+s.dialect.tenant()+` = $3 AND scheduled_at <= `+s.dialect.now()+kinds+`
+		ORDER BY scheduled_at, id LIMIT $4`+s.dialect.skip(), args...)
 }
 
 // idsOf returns the ids that a query finds.

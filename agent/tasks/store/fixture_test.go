@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	_ = flag.Set("rapid.checks", "25") // each opens files
 	code := m.Run()
 	if server != nil {
 		if err := server.Close(); err != nil {

@@ -172,11 +172,15 @@ func (m *model) crash(t *rapid.T) {
 }
 
 func (m *model) check(t *rapid.T) {
+	all, err := m.s.List(m.s.t.Context(), Filter{Limit: 1000})
+	if err != nil || len(all) != len(m.jobs) {
+		t.Fatalf("%d are kept, want %d; %v", len(all), len(m.jobs), err)
+	}
 	waiting := 0
-	for id, want := range m.jobs {
-		j, err := m.s.Get(m.s.t.Context(), id)
-		if err != nil || j.State != want.state || j.Attempt != want.attempt || j.CancelRequested != (want.cancelled && want.state == Running) {
-			t.Fatalf("it is %+v, %v, want %+v", j, err, *want)
+	for i := range all {
+		j, want := &all[i], m.jobs[all[i].ID]
+		if j.State != want.state || j.Attempt != want.attempt || j.CancelRequested != (want.cancelled && want.state == Running) {
+			t.Fatalf("it is %+v, want %+v", *j, *want)
 		}
 		if want.state.waits() {
 			waiting++

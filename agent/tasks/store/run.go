@@ -148,6 +148,9 @@ func (w *worker) Work(river context.Context, job *river.Job[anyArgs]) error {
 	s.mu.Lock()
 	r := s.running[j.ID]
 	s.mu.Unlock()
+	if r == nil || r.held != (Held{j.ID, j.Attempt}) {
+		return nil // its attempt is over before it began: another one was fetched
+	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(river))
 	defer cancel(nil)
 	r.begin(cancel)
