@@ -102,7 +102,7 @@ func (c *call) cannotDefer() *policy.Refusal {
 	kind, _, _ := strings.Cut(contentType, ";")
 	switch {
 	case c.relay.deferrer == nil:
-		return c.policy.Refuse(policy.DeferOff, "", "calls can't be kept for later: tasks are not configured; write a tasks block")
+		return c.policy.Refuse(policy.DeferOff, "", "calls can't be kept for later: tasks are not configured; write a tasks block (a new one wants a restart)")
 	case c.req.method != "POST":
 		return c.notDeferrable("only unary gRPC calls can be kept for later, and their method is POST, not " + c.req.method)
 	case kind != "application/grpc" && kind != "application/grpc+proto":

@@ -327,6 +327,41 @@ func TestACallerThatGoesAwayWhileTheStoreTakesItsTime(t *testing.T) {
 	}
 }
 
+func TestStoresAndCallersThatRace(t *testing.T) {
+	var refusals atomic.Int64
+	k := &keeper{keep: func(_ DeferredCall, done func(string, *policy.Refusal)) {
+		go func() {
+			if refusals.Add(1)%3 == 0 {
+				done("", &policy.Refusal{Reason: policy.TaskStore, Message: "no"})
+				return
+			}
+			done("yes", nil)
+		}()
+	}}
+	for about, p := range map[string]policy.Policy{"asked for": onRequest(), "failed": onFailure()} {
+		f := newFixtureWith(t, Options{Deferrer: k}, p)
+		cc := f.client(t)
+		var callers sync.WaitGroup
+		for n := range 300 {
+			callers.Go(func() {
+				ctx, cancel := context.WithTimeout(testContext(t), time.Duration(n)*20*time.Microsecond)
+				defer cancel()
+				if p.Defer.Mode == policy.DeferOnRequest {
+					ctx = later(ctx)
+				}
+				_, err := unary(ctx, cc, []byte(strings.Repeat("x", n)))
+				switch status.Code(err) {
+				case codes.OK, codes.DeadlineExceeded, codes.Unavailable:
+				default:
+					t.Errorf("%s: %v", about, err)
+				}
+			})
+		}
+		callers.Wait()
+		f.left(t)
+	}
+}
+
 func TestARelayThatClosesWhileTheStoreTakesItsTime(t *testing.T) {
 	k, tell := slowly()
 	f := newFixtureWith(t, Options{Deferrer: k}, onRequest())
