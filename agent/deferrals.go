@@ -2,16 +2,13 @@ package agent
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/outrigger-rpc/outrigger/agent/relay"
@@ -56,11 +53,6 @@ func (d *deferrals) Defer(call relay.DeferredCall, done func(id string, refused 
 		done("", &policy.Refusal{Reason: policy.TaskStore, Message: "the task executor starts", RetryAfter: deferRetryAfter})
 		return
 	}
-	md, err := metadataOf(call.Metadata)
-	if err != nil {
-		done("", &policy.Refusal{Reason: policy.NotDeferrable, Status: policy.InvalidArgument, Message: err.Error()})
-		return
-	}
 	if !d.enter() {
 		done("", &policy.Refusal{Reason: policy.TaskQueueFull, Message: fmt.Sprintf("%d calls wait for the task store already", maxDeferring), RetryAfter: deferRetryAfter})
 		return
@@ -70,7 +62,7 @@ func (d *deferrals) Defer(call relay.DeferredCall, done func(id string, refused 
 		ctx, cancel := context.WithTimeout(d.ctx, deferTimeout)
 		defer cancel()
 		id, err := executor.Defer(ctx, tasks.Deferred{
-			Service: call.Service, Method: call.Method, Metadata: md, Message: call.Message, IdempotencyKey: call.IdempotencyKey, Traceparent: call.Traceparent})
+			Service: call.Service, Method: call.Method, Metadata: call.Metadata, Message: call.Message, IdempotencyKey: call.IdempotencyKey, Traceparent: call.Traceparent})
 		if err != nil {
 			done("", notKept(err))
 			return
@@ -107,24 +99,6 @@ func (d *deferrals) close() {
 	d.mu.Unlock()
 	d.cancel()
 	d.waiting.Wait()
-}
-
-// metadataOf decodes the values of "-bin" keys, as the executor and grpc-go have
-// them.
-func metadataOf(fields []policy.Field) (metadata.MD, error) {
-	md := make(metadata.MD, len(fields))
-	for _, f := range fields {
-		value := f.Value
-		if strings.HasSuffix(f.Name, "-bin") {
-			raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
-			if err != nil {
-				return nil, fmt.Errorf("the value of metadata %q is not base64", f.Name)
-			}
-			value = string(raw)
-		}
-		md.Append(f.Name, value)
-	}
-	return md, nil
 }
 
 // notKept is what the caller of a call is told that the executor does not keep.

@@ -139,12 +139,3 @@ func TestWhatTheExecutorRefusesIsTold(t *testing.T) {
 		}
 	}
 }
-
-func TestMetadataThatIsNoBase64(t *testing.T) {
-	if md, err := metadataOf([]policy.Field{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}, {Name: "b-bin", Value: "AAE="}}); err != nil || len(md["a"]) != 2 || md["b-bin"][0] != "\x00\x01" {
-		t.Errorf("%v, %v", md, err)
-	}
-	if _, err := metadataOf([]policy.Field{{Name: "b-bin", Value: "!"}}); err == nil || !strings.Contains(err.Error(), "b-bin") {
-		t.Errorf("got %v", err)
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -36,18 +37,34 @@ func (e *Error) Unwrap() error { return ErrNotCompleted }
 // An error that can be tried again (UNAVAILABLE, RESOURCE_EXHAUSTED) says so by its
 // status; with a Key it is safe to.
 func (c *Client) Submit(ctx context.Context, work *outriggerv1.TaskSpec, o Options) (*outriggerv1.Task, error) {
-	if p := work.GetApp().GetPayload(); p.GetContentType() == unwritable {
-		return nil, fmt.Errorf("the payload can't be written as JSON: %s", p.GetData())
+	if err := errors.Join(o.check(), writable("the task", work)); err != nil {
+		return nil, err
 	}
-	if p := work.GetChain().GetInput(); p.GetContentType() == unwritable {
-		return nil, fmt.Errorf("the chain's input can't be written as JSON: %s", p.GetData())
-	}
-	answer, err := c.api.SubmitTask(ctx, &outriggerv1.SubmitTaskRequest{Task: o.spec(proto.CloneOf(work)), IdempotencyKey: o.Key})
+	answer, err := c.api.SubmitTask(ctx, &outriggerv1.SubmitTaskRequest{Task: o.spec(proto.CloneOf(work)), IdempotencyKey: o.Key}, largeAnswers)
 	return answer.GetTask(), err
 }
 
+// writable tells of payloads that JSON could not write, steps' included.
+func writable(what string, work *outriggerv1.TaskSpec) error {
+	if p := work.GetApp().GetPayload(); p.GetContentType() == unwritable {
+		return fmt.Errorf("%s: the payload can't be written as JSON: %s", what, p.GetData())
+	}
+	chain := work.GetChain()
+	if p := chain.GetInput(); p.GetContentType() == unwritable {
+		return fmt.Errorf("%s: the chain's input can't be written as JSON: %s", what, p.GetData())
+	}
+	for _, s := range chain.GetSteps() {
+		err := errors.Join(writable("step "+s.GetName(), s.GetTask()), writable("the compensation of step "+s.GetName(), s.GetCompensation().GetTask()))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Wait returns a task once it has ended, with its result. One that was not done is
-// an *Error. An agent that restarts meanwhile is waited for, until ctx ends.
+// an *Error, and is returned too. An agent that restarts meanwhile is waited for,
+// until ctx ends.
 func (c *Client) Wait(ctx context.Context, id string) (*outriggerv1.Task, error) {
 	answer, err := c.wait(ctx, &outriggerv1.WaitTaskRequest{Id: id})
 	if err != nil {
@@ -75,18 +92,35 @@ func (c *Client) WaitStep(ctx context.Context, id, step string) (*outriggerv1.Pa
 	return nil, &Error{answer.GetTask()}
 }
 
-// wait asks again where the agent went away.
+// largestAnswer is what an answer may have, in bytes: a task's content may have 16
+// MiB, and a chain has many; grpc alone would take 4 MiB.
+const largestAnswer = 256 << 20
+
+var largeAnswers = grpc.MaxCallRecvMsgSize(largestAnswer)
+
+// wait asks again where the agent went away, until ctx ends.
 func (c *Client) wait(ctx context.Context, request *outriggerv1.WaitTaskRequest) (*outriggerv1.WaitTaskResponse, error) {
 	for {
-		answer, err := c.api.WaitTask(ctx, request)
-		if status.Code(err) != codes.Unavailable {
-			return answer, err
+		answer, err := c.api.WaitTask(ctx, request, largeAnswers)
+		if err == nil {
+			return answer, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(reconnectAfter):
+		ended := ctx.Err()
+		switch status.Code(err) {
+		case codes.DeadlineExceeded: // the agent's clock may be ahead of ctx
+			ended = context.DeadlineExceeded
+		case codes.Unavailable:
+			select {
+			case <-ctx.Done():
+				ended = ctx.Err()
+			case <-time.After(reconnectAfter):
+				continue
+			}
 		}
+		if ended != nil {
+			return nil, fmt.Errorf("waiting for task %s: %w (%w)", request.GetId(), ended, err)
+		}
+		return nil, err
 	}
 }
 

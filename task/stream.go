@@ -13,6 +13,9 @@ import (
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
 
+// maxMore is how many more tasks the API lets one message ask for.
+const maxMore = 1000
+
 // stream is one Work stream to the agent: what came by it is renewed by the agent
 // for as long as it is open.
 type stream struct {
@@ -29,18 +32,18 @@ type stream struct {
 }
 
 // session does tasks by one stream until it breaks or ctx ends. In the latter case
-// the stream stays open for what is under way, until close.
+// the stream stays open for what is under way: drain ends it.
 func (r *running) session(ctx context.Context) error {
 	streamed, end := context.WithCancel(context.Background())
 	stopOpening := context.AfterFunc(ctx, end) // an agent that is not there must not keep Run
-	rpc, err := r.api.Work(streamed)
+	rpc, err := r.api.Work(streamed, largeAnswers)
 	if err == nil {
 		err = rpc.Send(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Open{Open: &outriggerv1.OpenWork{Kinds: r.kinds, Worker: r.name}}})
-	}
-	if err != nil || !stopOpening() {
 		if errors.Is(err, io.EOF) {
 			_, err = rpc.Recv() // a Send that fails says nothing; this does
 		}
+	}
+	if err != nil || !stopOpening() {
 		end()
 		return err
 	}
@@ -50,25 +53,23 @@ func (r *running) session(ctx context.Context) error {
 	free := r.free
 	r.mu.Unlock()
 	go s.receive()
-	if free > 0 {
-		s.more(uint32(free))
-	}
+	s.more(free)
 	select {
 	case <-ctx.Done():
-		s.send(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Stop{Stop: &outriggerv1.StopWork{}}})
 		return nil
 	case <-s.ended:
+		return s.err
 	}
-	r.mu.Lock()
-	r.stream = nil
-	r.mu.Unlock()
-	return s.err
 }
 
 // receive takes what the agent says until the stream ends.
 func (s *stream) receive() {
 	defer close(s.ended)
+	defer s.running.closed(s)
 	defer s.end()
+	if headers, err := s.rpc.Header(); err == nil && headers != nil {
+		s.running.reached()
+	}
 	for {
 		message, err := s.rpc.Recv()
 		if err != nil {
@@ -82,9 +83,9 @@ func (s *stream) receive() {
 		case *outriggerv1.WorkResponse_Task:
 			s.running.start(s, say.Task)
 		case *outriggerv1.WorkResponse_Cancel:
-			s.running.cancel(lease{say.Cancel.GetId(), say.Cancel.GetAttempt()}, ErrCancelled)
+			s.running.cancel(leaseOf(say.Cancel), ErrCancelled)
 		case *outriggerv1.WorkResponse_Lost:
-			s.running.cancel(lease{say.Lost.GetId(), say.Lost.GetAttempt()}, ErrLost)
+			s.running.cancel(leaseOf(say.Lost), ErrLost)
 		case *outriggerv1.WorkResponse_Ended:
 			s.answer(say.Ended)
 		}
@@ -94,39 +95,53 @@ func (s *stream) receive() {
 func (s *stream) answer(e *outriggerv1.EndedWork) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := lease{e.GetLease().GetId(), e.GetLease().GetAttempt()}
+	l := leaseOf(e.GetLease())
 	if waits := s.waiting[l]; waits != nil {
 		delete(s.waiting, l)
 		waits <- e // it has room for one
 	}
 }
 
-// tell says how a task ended, and reports whether the agent answered; a refusal is
-// an answer.
-func (s *stream) tell(l lease, complete *outriggerv1.CompleteTaskRequest, fail *outriggerv1.FailTaskRequest) (refused error, answered bool) {
+// isOpen reports whether the stream has not ended yet.
+func (s *stream) isOpen() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// tell says how a task ended that came by this stream, and reports whether the agent
+// answered; a refusal is an answer. The agent has as long for it as the stream is
+// open.
+func (s *stream) tell(l lease, request *outriggerv1.WorkRequest) (answered bool, refused error) {
 	waits := make(chan *outriggerv1.EndedWork, 1)
 	s.mu.Lock()
 	s.waiting[l] = waits
 	s.mu.Unlock()
-	request := &outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Complete{Complete: complete}}
-	if fail != nil {
-		request.Say = &outriggerv1.WorkRequest_Fail{Fail: fail}
-	}
 	s.send(request)
+	var e *outriggerv1.EndedWork
 	select {
-	case e := <-waits:
-		if r := e.GetRefused(); r != nil {
-			return status.Error(codes.Code(r.GetCode()), r.GetMessage()), true
-		}
-		return nil, true
+	case e = <-waits:
 	case <-s.ended:
-		return nil, false
+		select {
+		case e = <-waits: // it was the last thing that came
+		default:
+			return false, nil
+		}
 	}
+	if r := e.GetRefused(); r != nil {
+		return true, status.Error(codes.Code(r.GetCode()), r.GetMessage())
+	}
+	return true, nil
 }
 
 // more lets n more tasks come.
-func (s *stream) more(n uint32) {
-	s.send(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_More{More: n}})
+func (s *stream) more(n int) {
+	for ; n > 0; n -= maxMore {
+		s.send(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_More{More: uint32(min(n, maxMore))}})
+	}
 }
 
 // send says something. That the stream broke is receive's to tell.
@@ -140,9 +155,6 @@ func (s *stream) send(request *outriggerv1.WorkRequest) {
 
 // close ends the stream, and waits until nothing more comes.
 func (s *stream) close() {
-	s.sending.Lock()
-	_ = s.rpc.CloseSend() // the stream is at its end either way
-	s.sending.Unlock()
 	s.end()
 	<-s.ended
 }

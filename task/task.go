@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -45,19 +46,27 @@ type Client struct {
 
 // Dial returns a client of the agent at an address, host:port or unix:PATH, in
 // plaintext: the agent's API listens on loopback by default. It doesn't wait for
-// the agent. For TLS make a connection of your own, and use New.
+// the agent, and tries again every two seconds at the latest where it is away. For TLS
+// make a connection of your own, and use New.
 func Dial(address string) (*Client, error) {
 	target := "passthrough:///" + address
 	if strings.HasPrefix(address, "unix:") {
 		target = address
 	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(), grpc.WithConnectParams(connecting))
 	if err != nil {
 		return nil, err
 	}
 	c := New(conn)
 	c.own = conn
 	return c, nil
+}
+
+// connecting is how Dial's connection comes back: by itself it would let an agent
+// that was away for minutes wait as long again.
+var connecting = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
 }
 
 // New returns a client over a connection to the agent's API, which stays the
@@ -101,6 +110,21 @@ type Options struct {
 	Tags []string
 }
 
+// check refuses what no message could say.
+func (o Options) check() error {
+	switch {
+	case o.Priority < 0 || o.Priority > 4:
+		return fmt.Errorf("the task's Priority is %d; want 1 (first) to 4 (last), or 0 for the default", o.Priority)
+	case o.MaxAttempts < 0 || o.MaxAttempts > 1000:
+		return fmt.Errorf("the task's MaxAttempts is %d; want 1 to 1000, or 0 for the kind's", o.MaxAttempts)
+	case o.Delay < 0:
+		return fmt.Errorf("the task's Delay is %v; want no less than 0", o.Delay)
+	case o.Timeout < 0:
+		return fmt.Errorf("the task's Timeout is %v; want more than 0, or 0 for the kind's", o.Timeout)
+	}
+	return nil
+}
+
 // spec puts the work and the options together.
 func (o Options) spec(work *outriggerv1.TaskSpec) *outriggerv1.TaskSpec {
 	s := work
@@ -108,7 +132,7 @@ func (o Options) spec(work *outriggerv1.TaskSpec) *outriggerv1.TaskSpec {
 		s.Queue = o.Queue
 	}
 	if o.Priority != 0 {
-		s.Priority = uint32(max(o.Priority, 0))
+		s.Priority = uint32(o.Priority)
 	}
 	if o.Delay != 0 {
 		s.Delay = durationpb.New(o.Delay)

@@ -105,9 +105,13 @@ func (h *house) Reload(context.Context) error {
 }
 
 // newHouse serves an agent without services, which started a minute ago.
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, change ...func(*Options)) *house {
 	h := &house{t: t, origin: time.Now().Add(-time.Minute), info: Info{Version: "v1.2.3", Egress: "127.0.0.1:7600"}}
-	h.server = New(Options{Origin: h.origin, Agent: h, Logger: slog.New(slog.DiscardHandler)})
+	o := Options{Origin: h.origin, Agent: h, Logger: slog.New(slog.DiscardHandler)}
+	for _, c := range change {
+		c(&o)
+	}
+	h.server = New(o)
 	listener := bufconn.Listen(64 << 10)
 	served := make(chan error, 1)
 	go func() { served <- h.server.Serve(listener) }()

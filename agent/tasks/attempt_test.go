@@ -196,8 +196,8 @@ func TestAStopGivesBackWhatRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 		j, err := s.store.Get(s.t.Context(), id)
-		if err != nil || j.State != "scheduled" || j.Attempt != 0 {
-			t.Errorf("it is %v after %d attempts, %v", j.State, j.Attempt, err)
+		if attempts, _ := j.Counted(); err != nil || j.State != "scheduled" || attempts != 0 {
+			t.Errorf("it is %v after %d attempts, %v", j.State, attempts, err)
 		}
 		_, err = s.trySubmit(grpcTask(""), "")
 		wantStatus(t, err, codes.Unavailable, "stops")

@@ -104,7 +104,8 @@ func backoff(j *store.Job, k Kind, random float64) time.Duration {
 		base = min(base, longest)
 	}
 	wait := base
-	for n := 1; n < j.Attempt && wait < longest; n++ {
+	attempts, _ := j.Counted()
+	for n := 1; n < attempts && wait < longest; n++ {
 		wait *= 2
 	}
 	wait = min(wait, longest)

@@ -1,22 +1,23 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
-	"encoding/base64"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc/metadata"
 
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/policy"
 )
 
 // Deferred is a unary call that is kept for later.
 type Deferred struct {
-	// Service, Method, Metadata and Message are the call's; see Call.
+	// Service, Method and Message are the call's; see Call.
 	Service, Method string
-	Metadata        metadata.MD
 	Message         []byte
+	// Metadata goes with it, values of "-bin" keys in base64.
+	Metadata []policy.Field
 	// IdempotencyKey makes a second one with the same content the same task; empty:
 	// each is a task of its own.
 	IdempotencyKey string
@@ -29,20 +30,11 @@ type Deferred struct {
 // transport or the agent sets is left out.
 func (e *Executor) Defer(ctx context.Context, d Deferred) (id string, err error) {
 	w := &outriggerv1.GrpcWork{Service: d.Service, Method: d.Method, Message: d.Message}
-	keys := make([]string, 0, len(d.Metadata))
-	for key := range d.Metadata {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys) // so that the same call has the same content
-	for _, key := range keys {
-		if reservedKey(key) || key == "traceparent" || key == "tracestate" {
-			continue
-		}
-		for _, value := range d.Metadata[key] {
-			if strings.HasSuffix(key, "-bin") {
-				value = base64.StdEncoding.EncodeToString([]byte(value))
-			}
-			w.Metadata = append(w.Metadata, &outriggerv1.TaskHeader{Name: key, Value: value})
+	fields := slices.Clone(d.Metadata)
+	slices.SortStableFunc(fields, func(a, b policy.Field) int { return cmp.Compare(a.Name, b.Name) }) // the same call has the same content
+	for _, f := range fields {
+		if !reservedKey(f.Name) && f.Name != "traceparent" && f.Name != "tracestate" {
+			w.Metadata = append(w.Metadata, &outriggerv1.TaskHeader{Name: f.Name, Value: f.Value})
 		}
 	}
 	if d.Traceparent != "" {

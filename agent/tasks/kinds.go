@@ -57,7 +57,8 @@ func (e *Executor) record(j *store.Job, p plan, waited, took time.Duration) {
 	if p.ended() {
 		e.recordEnd(m, j, p.as, now)
 		if p.as == GivenUp {
-			e.options.Logger.Warn("a task was given up", "task", FormatID(j.ID), "kind", j.Kind, "queue", j.Queue, "attempts", j.Attempt, "error", p.why)
+			attempts, _ := j.Counted()
+			e.options.Logger.Warn("a task was given up", "task", FormatID(j.ID), "kind", j.Kind, "queue", j.Queue, "attempts", attempts, "error", p.why)
 		}
 	}
 }

@@ -331,7 +331,7 @@ func (m *memory) end(r *row, o store.Outcome) {
 		r.State, r.EndedAt = store.Cancelled, time.Now()
 	case see.Snooze:
 		r.RunAt = see.RunAt
-		r.Attempt--
+		r.MaxAttempts++
 		r.Snoozes++
 	default:
 		r.RunAt = see.RunAt

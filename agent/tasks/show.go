@@ -38,15 +38,16 @@ func timeOf(t time.Time) *timestamppb.Timestamp {
 
 // show returns a job as the API shows it, without what it contains.
 func (e *Executor) show(j *store.Job) *outriggerv1.Task {
+	attempts, most := j.Counted()
 	t := &outriggerv1.Task{
-		Id: FormatID(j.ID), Kind: j.Kind, State: states[j.State], Attempts: uint32(max(j.Attempt, 0)), MaxAttempts: uint32(max(j.MaxAttempts, 0)), Queue: j.Queue,
+		Id: FormatID(j.ID), Kind: j.Kind, State: states[j.State], Attempts: uint32(max(attempts, 0)), MaxAttempts: uint32(max(most, 0)), Queue: j.Queue,
 		Priority: uint32(max(j.Priority, 0)), Tenant: j.Facts.Tenant, Tags: j.Tags, SubmittedAt: timeOf(j.SubmittedAt), RunAt: timeOf(j.RunAt),
 		StartedAt: timeOf(j.StartedAt), EndedAt: timeOf(j.EndedAt), Deadline: timeOf(j.Facts.Deadline), Step: j.Facts.Step,
 		CancelRequested: j.CancelRequested && !hasEnded(j.State), Worker: j.Worker, Snoozes: uint32(max(j.Snoozes, 0)),
 	}
 	if j.State == store.Available && j.RunAt.After(e.now()) { // the store has it ready in good time
 		t.State = outriggerv1.TaskState_SCHEDULED
-		if j.Attempt > 0 {
+		if attempts > 0 {
 			t.State = outriggerv1.TaskState_RETRYABLE
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/outrigger-rpc/outrigger/agent/tasks/store"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
+	"github.com/outrigger-rpc/outrigger/policy"
 )
 
 func httpTask(url string) *outriggerv1.TaskSpec {
@@ -257,6 +258,24 @@ func TestAFullQueueRejects(t *testing.T) {
 	})
 }
 
+func TestAChainNeedsPlacesWhereItsFirstStepsWait(t *testing.T) {
+	onStageWith(t, func(o *Options) {
+		k := o.Kinds["resize"]
+		k.Capacity = 3
+		o.Kinds["resize"] = k
+	}, func(s *stage) {
+		two := func() *outriggerv1.TaskSpec {
+			return chainOf("", after(step("a", nil, appTask("resize", ""))), after(step("b", nil, appTask("resize", ""))), step("c", nil, appTask("resize", "")))
+		}
+		s.submit(two())
+		_, err := s.trySubmit(two(), "")
+		wantStatus(t, err, codes.ResourceExhausted, `queue "resize" has the 3 waiting`)
+		if len(s.store.jobs) != 3 {
+			t.Errorf("%d are kept", len(s.store.jobs))
+		}
+	})
+}
+
 func TestACallerRunsWhatAFullQueueCanNotHold(t *testing.T) {
 	onStage(t, func(s *stage) {
 		hold := make(chan struct{})
@@ -476,7 +495,7 @@ func TestOtherSettingsAreTakenOver(t *testing.T) {
 func TestADeferredCallIsATask(t *testing.T) {
 	onStage(t, func(s *stage) {
 		d := Deferred{Service: "shop", Method: "/shop.Shop/Buy", Message: []byte("m"), IdempotencyKey: "k", Traceparent: "00-aa-bb-01",
-			Metadata: map[string][]string{"user-agent": {"x"}, "tenant": {"a"}, "outrigger-defer": {"true"}, "b-bin": {"\x00\xff"}, "grpc-timeout": {"1S"}}}
+			Metadata: []policy.Field{{Name: "user-agent", Value: "x"}, {Name: "tenant", Value: "a"}, {Name: "outrigger-defer", Value: "true"}, {Name: "b-bin", Value: "AP8"}, {Name: "grpc-timeout", Value: "1S"}}}
 		id, err := s.e.Defer(s.t.Context(), d)
 		if err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ const (
 func (s *Store) care() {
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
-	var counted, kept, queues time.Time
+	var orphaned, counted, kept, queues time.Time
 	for {
 		select {
 		case <-s.stopped.Done():
@@ -40,6 +40,9 @@ func (s *Store) care() {
 			return true
 		}
 		s.reap()
+		if due(&orphaned, s.options.Lease/3) {
+			s.background(s.reapOwn)
+		}
 		if s.options.Postgres != nil && due(&counted, countEvery) {
 			s.background(s.count)
 		}
@@ -101,6 +104,23 @@ func (s *Store) reap() {
 		}
 		return s.exec.Exec(ctx, `DELETE FROM outrigger_agent WHERE seen < `+s.dialect.nowMS()+` - $1`, 10*s.options.Lease.Milliseconds())
 	})
+}
+
+// reapOwn gives back jobs that run here by the database, and don't: the end of
+// their attempts could not be kept while the database was away, or they were fetched
+// and the answer was lost.
+func (s *Store) reapOwn(ctx context.Context) error {
+	s.mu.Lock()
+	here := make([]int64, 0, len(s.running))
+	for id := range s.running {
+		here = append(here, id)
+	}
+	s.mu.Unlock()
+	d := s.dialect
+	_, err := s.giveBack(ctx, `SELECT id, attempt FROM river_job WHERE state = 'running' AND id NOT IN (SELECT job_id FROM outrigger_lease) AND `+d.worker()+` = $2
+		AND `+d.sinceBegun()+` > $3 AND id NOT IN `+d.idList("$4")+` LIMIT $1`,
+		"how its attempt ended could not be kept", reapBatch, s.self, s.options.Lease.Seconds(), jsonIDs(here))
+	return err
 }
 
 // giveBack ends the attempts of running jobs that a query finds: they run again, or

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/riverqueue/river/riverdriver"
@@ -236,6 +237,9 @@ func (s *Store) Retry(ctx context.Context, id int64) (Job, error) {
 		}
 		now := time.Now()
 		row, err := tx.tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id, Now: &now})
+		if isTaken(err) {
+			return fmt.Errorf("%w: another one that has not ended has its unique key", ErrState)
+		}
 		if err != nil {
 			return notFound(err)
 		}

@@ -235,12 +235,19 @@ func (s *Store) Problem() string {
 	return ""
 }
 
+// toldEvery is how often the same trouble is logged that comes and goes.
+const toldEvery = 30 * time.Second
+
 // told logs when the store stops and begins to be usable.
 func (s *Store) told(err error, since time.Time) {
 	if err != nil {
 		s.stats.errors.Add(1)
-		s.logger.Error("the task store can't be used: nothing is accepted or run until it can", "why", err.Error())
+		if !s.health.saidLately(err.Error(), toldEvery) {
+			s.logger.Error("the task store can't be used: nothing is accepted or run until it can", "why", err.Error())
+		}
 		return
 	}
-	s.logger.Info("the task store can be used again", "after", time.Since(since).Round(time.Millisecond))
+	if !s.health.saidLately("again", toldEvery) {
+		s.logger.Info("the task store can be used again", "after", time.Since(since).Round(time.Millisecond))
+	}
 }

@@ -36,6 +36,12 @@ func (s *Store) live() {
 		if s.health.usable() && (s.options.SQLite != nil || time.Since(last) < s.options.Lease/3) {
 			continue
 		}
+		// A process that was frozen finds out by the time that has passed, before it
+		// gives another sign.
+		if s.options.Postgres != nil && !over && time.Since(last) >= s.options.Lease {
+			over = true
+			s.endAll(ErrLeaseOver)
+		}
 		// No longer than the lease lasts, so that its end is not missed over it.
 		patience := min(commitTimeout, s.options.Lease/3)
 		if left := time.Until(last.Add(s.options.Lease)); left > 0 {

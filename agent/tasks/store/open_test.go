@@ -131,7 +131,7 @@ func TestAStopGivesBackWhatStillRuns(t *testing.T) {
 			t.Error(err)
 		}
 
-		if j := s.get(in.ID); j.State != Available || j.Attempt != 0 {
+		if j := s.get(in.ID); j.State != Available || j.Attempt-j.Snoozes != 0 {
 			t.Errorf("it is %+v", j)
 		}
 	})

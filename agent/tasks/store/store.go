@@ -124,6 +124,9 @@ type Job struct {
 	Tags            []string
 }
 
+// Counted returns how many attempts were made that count, and how many may be.
+func (j *Job) Counted() (attempts, most int) { return j.Attempt - j.Snoozes, j.MaxAttempts - j.Snoozes }
+
 // Failure is an attempt that failed.
 type Failure struct {
 	Attempt int
@@ -154,21 +157,21 @@ type Outcome struct {
 	snooze bool
 }
 
-// Completed: the job is done, and this came of it.
+// Completed says that the job is done, and what came of it.
 func Completed(output []byte) Outcome { return Outcome{state: Done, output: output} }
 
-// Retry: the attempt failed, the next one comes at the time.
+// Retry says that the attempt failed, and when the next one comes.
 func Retry(at time.Time, why string) Outcome {
 	return Outcome{state: Retryable, runAt: at, err: plain(why)}
 }
 
-// GiveUp: the job failed for good.
+// GiveUp says that the job failed for good.
 func GiveUp(why string) Outcome { return Outcome{state: Discarded, err: plain(why)} }
 
-// Stopped: the job is cancelled.
+// Stopped says that the job is cancelled.
 func Stopped(why string) Outcome { return Outcome{state: Cancelled, err: plain(why)} }
 
-// Snooze: the attempt does not count; the next one comes at the time.
+// Snooze says that the attempt does not count, and when the next one comes.
 func Snooze(at time.Time, why string) Outcome {
 	return Outcome{state: Scheduled, runAt: at, err: plain(why), snooze: true}
 }

@@ -290,7 +290,9 @@ func (t *txn) Reopen(ctx context.Context, id int64) error {
 		return err
 	}
 	p := &riverdriver.JobUpdateFullParams{ID: id, StateDoUpdate: true, State: rivertype.JobStatePending, FinalizedAtDoUpdate: true}
-	if _, err := t.tx.JobUpdateFull(ctx, p); err != nil {
+	if _, err := t.tx.JobUpdateFull(ctx, p); isTaken(err) {
+		return fmt.Errorf("%w: another one that has not ended has its unique key", ErrState)
+	} else if err != nil {
 		return err
 	}
 	j.State = Pending

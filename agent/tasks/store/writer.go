@@ -180,8 +180,7 @@ func (w *writer) try(batch []*op) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	defer func() {
-		err = explained(err)
-		_ = s.health.note(err)
+		err = s.health.note(explained(err))
 	}()
 	tx, err := s.exec.Begin(ctx)
 	if err != nil {
