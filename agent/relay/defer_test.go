@@ -599,6 +599,21 @@ func TestMuchThatIsHeldLetsNoMoreBeKept(t *testing.T) {
 	f.left(t)
 }
 
+func TestMuchThatIsHeldEndsACallThatIsGathered(t *testing.T) {
+	k := new(keeper)
+	f := newFixtureWith(t, Options{Deferrer: k, Limits: Limits{BufferedBytes: 20_000}}, onRequest())
+	fr, _ := rawClient(t, f)
+	openLater(fr, "content-type", "application/grpc")
+	fr.WriteData(1, false, append([]byte{0, 0, 0, 0x80, 0}, make([]byte, 12_000)...))
+
+	got := trailersOf(t, fr, 1)
+
+	if got["grpc-status"] != "8" || !strings.Contains(got["grpc-message"], "holds 12005 bytes") || k.count() != 0 {
+		t.Fatalf("got %v", got)
+	}
+	f.left(t)
+}
+
 func TestTheExecutorsOwnCallsReachTheEndpointWithTheirTask(t *testing.T) {
 	var got metadata.MD
 	s := &echoServer{unary: func(ctx context.Context, in []byte) ([]byte, error) {
