@@ -169,6 +169,9 @@ func (a *Agent) drainTasks() {
 
 // close ends everything; drainTasks comes before where something runs.
 func (p *taskPlane) close() error {
+	if p == nil {
+		return nil
+	}
 	var errs []error
 	p.deferrals.close()
 	if p.store != nil {
