@@ -105,24 +105,28 @@ func (c *call) cannotDefer() *policy.Refusal {
 	kind, _, _ := strings.Cut(contentType, ";")
 	switch {
 	case c.relay.deferrer == nil:
-		return c.policy.Refuse(policy.DeferOff, "", "calls can't be kept for later: tasks are not configured; write a tasks block")
+		return c.policy.Refuse(policy.DeferOff, "", "calls can't be kept for later: tasks are not configured; write a tasks block (a new one wants a restart)")
 	case c.req.method != "POST":
 		return c.notDeferrable("only unary gRPC calls can be kept for later, and their method is POST, not " + c.req.method)
 	case kind != "application/grpc" && kind != "application/grpc+proto":
 		return c.unimplemented(fmt.Sprintf("content-type %q can't be kept for later; want application/grpc or application/grpc+proto", contentType))
 	case encoding != "" && encoding != "identity" && encoding != "gzip":
 		return c.unimplemented(fmt.Sprintf("grpc-encoding %q can't be kept for later; want gzip or identity", encoding))
-	case c.crowded():
-		refusal := c.policy.Refuse(policy.ConcurrencyLimit, "", fmt.Sprintf(
-			"the agent holds %d bytes of calls already, and keeps no more for later", c.relay.buffered.Load()))
-		refusal.RetryAfter = deferRetryAfter
-		return refusal
 	}
-	return nil
+	return c.crowded()
 }
 
-// crowded reports whether so much is held that calls are better not gathered.
-func (c *call) crowded() bool { return c.relay.buffered.Load() > c.relay.limits.BufferedBytes/2 }
+// crowded says that so much is held that the call is better not gathered; nil:
+// there is room.
+func (c *call) crowded() *policy.Refusal {
+	held := c.relay.buffered.Load()
+	if held <= c.relay.limits.BufferedBytes/2 {
+		return nil
+	}
+	refusal := c.policy.Refuse(policy.ConcurrencyLimit, "", fmt.Sprintf("the agent holds %d bytes of calls already, and keeps no more for later", held))
+	refusal.RetryAfter = deferRetryAfter
+	return refusal
+}
 
 func (c *call) notDeferrable(message string) *policy.Refusal {
 	return c.policy.Refuse(policy.NotDeferrable, "", message)
@@ -157,8 +161,18 @@ func (c *call) handOverWhole(b *batch) {
 		c.unkept(b, c.notDeferrable("the request has more than one message: streams can't be kept for later"))
 	case main.fin:
 		c.handOver(b)
-	case c.crowded():
-		c.unkept(b, c.cannotDefer())
+	default:
+		c.awaitRest(b)
+	}
+}
+
+// awaitRest waits for what is not here yet of a request. c.mu is held.
+func (c *call) awaitRest(b *batch) {
+	if why := c.crowded(); why != nil {
+		c.unkept(b, why)
+		return
+	}
+	switch {
 	case c.requests.whole == 1:
 		c.deferral.until = b.now + openBeforeDeferral
 	case c.deferral.failed != nil && c.deferral.until == 0:

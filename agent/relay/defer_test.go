@@ -327,6 +327,41 @@ func TestACallerThatGoesAwayWhileTheStoreTakesItsTime(t *testing.T) {
 	}
 }
 
+func TestStoresAndCallersThatRace(t *testing.T) {
+	var refusals atomic.Int64
+	k := &keeper{keep: func(_ DeferredCall, done func(string, *policy.Refusal)) {
+		go func() {
+			if refusals.Add(1)%3 == 0 {
+				done("", &policy.Refusal{Reason: policy.TaskStore, Message: "no"})
+				return
+			}
+			done("yes", nil)
+		}()
+	}}
+	for about, p := range map[string]policy.Policy{"asked for": onRequest(), "failed": onFailure()} {
+		f := newFixtureWith(t, Options{Deferrer: k}, p)
+		cc := f.client(t)
+		var callers sync.WaitGroup
+		for n := range 300 {
+			callers.Go(func() {
+				ctx, cancel := context.WithTimeout(testContext(t), time.Duration(n)*20*time.Microsecond)
+				defer cancel()
+				if p.Defer.Mode == policy.DeferOnRequest {
+					ctx = later(ctx)
+				}
+				_, err := unary(ctx, cc, []byte(strings.Repeat("x", n)))
+				switch status.Code(err) {
+				case codes.OK, codes.DeadlineExceeded, codes.Unavailable:
+				default:
+					t.Errorf("%s: %v", about, err)
+				}
+			})
+		}
+		callers.Wait()
+		f.left(t)
+	}
+}
+
 func TestARelayThatClosesWhileTheStoreTakesItsTime(t *testing.T) {
 	k, tell := slowly()
 	f := newFixtureWith(t, Options{Deferrer: k}, onRequest())
@@ -561,6 +596,21 @@ func TestMuchThatIsHeldLetsNoMoreBeKept(t *testing.T) {
 	}
 	tell("one", nil)
 	<-first
+	f.left(t)
+}
+
+func TestMuchThatIsHeldEndsACallThatIsGathered(t *testing.T) {
+	k := new(keeper)
+	f := newFixtureWith(t, Options{Deferrer: k, Limits: Limits{BufferedBytes: 20_000}}, onRequest())
+	fr, _ := rawClient(t, f)
+	openLater(fr, "content-type", "application/grpc")
+	fr.WriteData(1, false, append([]byte{0, 0, 0, 0x80, 0}, make([]byte, 12_000)...))
+
+	got := trailersOf(t, fr, 1)
+
+	if got["grpc-status"] != "8" || !strings.Contains(got["grpc-message"], "holds 12005 bytes") || k.count() != 0 {
+		t.Fatalf("got %v", got)
+	}
 	f.left(t)
 }
 
