@@ -27,13 +27,13 @@ func openUsers(path string) (*users, error) {
 		return nil, err
 	}
 	if _, err := db.Exec("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE)"); err != nil {
-		db.Close()
+		_ = db.Close() // why it can't be used is told
 		return nil, err
 	}
 	return &users{db, path}, nil
 }
 
-func (u *users) close() { u.db.Close() }
+func (u *users) close() { _ = u.db.Close() }
 
 // save does the same however often it is done: a task is done at least once, and now
 // and then twice.
