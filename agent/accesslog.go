@@ -141,6 +141,9 @@ func (l *accessLog) line(r *policy.Record, failed bool) slog.Record {
 		slog.Uint64("sent", r.RequestBytes),
 		slog.Uint64("received", r.ResponseBytes),
 	)
+	if r.TaskID != "" {
+		line.AddAttrs(slog.String("task", r.TaskID))
+	}
 	if r.TraceID != "" {
 		line.AddAttrs(slog.String("trace_id", r.TraceID))
 	}

@@ -69,13 +69,13 @@ func TestAccessLogLineExplainsARefusal(t *testing.T) {
 	l.CallEnded(&policy.Record{
 		Service: "greeter", Method: "/a.B/C", Endpoint: "10.0.0.1:50051", Peer: "127.0.0.1:9",
 		Code: policy.Unavailable, Reason: policy.BreakerOpen, Message: "the circuit breaker of greeter is OPEN",
-		Start: time.Second, End: time.Second + 1500*time.Microsecond, Attempts: 2, RequestBytes: 3, ResponseBytes: 4, TraceID: "abc",
+		Start: time.Second, End: time.Second + 1500*time.Microsecond, Attempts: 2, RequestBytes: 3, ResponseBytes: 4, TraceID: "abc", TaskID: "t1",
 	})
 	l.close()
 	for _, want := range []string{
 		"level=WARN", "msg=call", "service=greeter", "method=/a.B/C", "code=UNAVAILABLE", "reason=BREAKER_OPEN",
 		`message="the circuit breaker of greeter is OPEN"`, "took=1.5ms", "endpoint=10.0.0.1:50051", "attempts=2",
-		"peer=127.0.0.1:9", "sent=3", "received=4", "trace_id=abc",
+		"peer=127.0.0.1:9", "sent=3", "received=4", "trace_id=abc", "task=t1",
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%q is missing in %s", want, log.String())

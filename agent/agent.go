@@ -70,7 +70,7 @@ type Agent struct {
 	transitions telemetry.Transitions
 	accessLog   *accessLog
 	tasks       *taskPlane // nil: there is no task executor
-	deferrer    *deferrer  // nil with it
+	deferrals   *deferrals // nil: likewise
 	addresses   Addresses
 
 	control  atomic.Pointer[api.Server] // hears of breakers that moved
@@ -202,7 +202,7 @@ func (a *Agent) serve(ctx context.Context, d *doors, control *api.Server, pages 
 	stop, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	control.Shutdown(stop)
-	err = errors.Join(err, pages.Shutdown(stop), a.closeTasks())
+	err = errors.Join(err, pages.Shutdown(stop), a.tasks.close())
 	endSweep()
 	running.Wait()
 	a.health.Close() // before the identities that it connects with

@@ -38,8 +38,8 @@ func (a *Agent) startPlanes(c *config.Config, d *doors) {
 		TLS: d.egress.tls("h2", "http/1.1"), ExplainTLS: identity.Explain, Guests: a.forward,
 	}
 	if c.Tasks != nil {
-		a.deferrer = &deferrer{agent: a}
-		o.Deferrer = a.deferrer
+		a.deferrals = newDeferrals()
+		o.Deferrer = a.deferrals
 	}
 	a.relay = relay.New(o)
 }

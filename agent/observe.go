@@ -37,6 +37,7 @@ func (c callTrace) End(now policy.Instant, r *policy.Record) {
 		Endpoint:      r.Endpoint,
 		Authority:     r.Authority,
 		Peer:          r.Peer,
+		Task:          r.TaskID,
 		Attempts:      r.Attempts,
 		RequestBytes:  r.RequestBytes,
 		ResponseBytes: r.ResponseBytes, RequestMessages: r.RequestMessages, ResponseMessages: r.ResponseMessages,

@@ -30,6 +30,8 @@ type taskPlane struct {
 	mail     *email.Sender // nil: none is configured
 	webhooks map[string]*webhook.Files
 	drain    time.Duration
+	// deferrals are what the relay asks of the executor.
+	deferrals *deferrals
 }
 
 // newTaskPlane opens what the tasks block asks for. nil where there is none.
@@ -38,11 +40,12 @@ func (a *Agent) newTaskPlane(ctx context.Context, c *config.Config) (*taskPlane,
 	if t == nil {
 		return nil, nil
 	}
-	p := &taskPlane{drain: t.Drain, webhooks: make(map[string]*webhook.Files)}
+	p := &taskPlane{drain: t.Drain, webhooks: make(map[string]*webhook.Files), deferrals: a.deferrals}
 	err := p.open(ctx, a, t)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.deferrals.executor.Store(p.executor)
 	return p, nil
 }
 
@@ -164,18 +167,13 @@ func (a *Agent) drainTasks() {
 	}
 }
 
-// closeTasks ends the executor and its store, once nothing calls them any more.
-func (a *Agent) closeTasks() error {
-	if a.tasks == nil {
-		return nil
-	}
-	a.deferrer.storing.Wait() // an executor that was stopped answers at once
-	return a.tasks.close()
-}
-
 // close ends everything; drainTasks comes before where something runs.
 func (p *taskPlane) close() error {
+	if p == nil {
+		return nil
+	}
 	var errs []error
+	p.deferrals.close()
 	if p.store != nil {
 		errs = append(errs, p.store.Close())
 	}

@@ -24,8 +24,8 @@ import (
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
 
-// withTasks adds a tasks block to a configuration.
-func withTasks(t *testing.T, text, more string) string {
+// storing adds a tasks block to a configuration.
+func storing(t *testing.T, text, more string) string {
 	t.Helper()
 	return text + fmt.Sprintf("tasks:\n  store: {sqlite: {path: %q}}\n  kinds: [{name: grpc, backoff: {base: 10ms}}]\n%s", filepath.Join(t.TempDir(), "tasks.db"), more)
 }
@@ -58,7 +58,7 @@ func TestAGRPCTaskGoesByTheAgentsPolicies(t *testing.T) {
 	// Given a service whose breaker opens after two failures, and that fails,
 	up := startUpstream(t)
 	up.fail.Store(true)
-	a := startAgent(t, withTasks(t, configOf("circuit_breaker: {consecutive_failures: 2, open_for: 600ms, max_open_for: 600ms}", up), ""))
+	a := startAgent(t, storing(t, configOf("circuit_breaker: {consecutive_failures: 2, open_for: 600ms, max_open_for: 600ms}", up), ""))
 	api := a.tasksAPI()
 	submitted, err := api.SubmitTask(t.Context(), echoTask(t, "hello"))
 	if err != nil {
@@ -78,52 +78,9 @@ func TestAGRPCTaskGoesByTheAgentsPolicies(t *testing.T) {
 	}
 }
 
-func TestADeferredCallIsMadeLater(t *testing.T) {
-	// Given a service that is down, and whose calls may be kept for later,
-	up := startUpstream(t)
-	up.fail.Store(true)
-	a := startAgent(t, withTasks(t, configOf("defer: {mode: ON_REQUEST}", up), ""))
-	var trailer metadata.MD
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "outrigger-defer", "true")
-	reply := wrapperspb.String("untouched")
-
-	// when a caller asks for it, then it is answered at once,
-	if err := a.app().Invoke(ctx, "/test.Echo/Call", wrapperspb.String("hello"), reply, grpc.Trailer(&trailer)); err != nil {
-		t.Fatal(err)
-	}
-	ids := trailer.Get("outrigger-task-id")
-	if len(ids) != 1 || reply.GetValue() != "" {
-		t.Fatalf("%v %q", trailer, reply.GetValue())
-	}
-	// and the call is made as soon as it can be.
-	up.fail.Store(false)
-	if done := waited(t, a.tasksAPI(), ids[0]); done.GetState() != outriggerv1.TaskState_COMPLETED || done.GetKind() != "grpc" {
-		t.Errorf("%v", done)
-	}
-}
-
-func TestACallThatFailsIsKeptForLater(t *testing.T) {
-	up := startUpstream(t)
-	up.fail.Store(true)
-	a := startAgent(t, withTasks(t, configOf("idempotent: true, defer: {mode: ON_FAILURE}", up), ""))
-	var trailer metadata.MD
-
-	if err := a.app().Invoke(t.Context(), "/test.Echo/Call", wrapperspb.String("hello"), new(wrapperspb.StringValue), grpc.Trailer(&trailer)); err != nil {
-		t.Fatal(err)
-	}
-
-	up.fail.Store(false)
-	if ids := trailer.Get("outrigger-task-id"); len(ids) != 1 || waited(t, a.tasksAPI(), ids[0]).GetState() != outriggerv1.TaskState_COMPLETED {
-		t.Errorf("%v", trailer)
-	}
-	if n := up.calls.Load(); n < 2 {
-		t.Errorf("%d calls", n)
-	}
-}
-
 func TestAFullQueueRefusesADeferredCall(t *testing.T) {
 	up := startUpstream(t)
-	a := startAgent(t, withTasks(t, configOf("defer: {mode: ON_REQUEST}", up), "  queue_capacity: 1\n"))
+	a := startAgent(t, storing(t, configOf("defer: {mode: ON_REQUEST}", up), "  queue_capacity: 1\n"))
 	if _, err := a.tasksAPI().PauseQueue(t.Context(), &outriggerv1.PauseQueueRequest{Name: "default"}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +109,7 @@ func TestAnHTTPTaskGoesWhereDialMayLead(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	defer web.Close()
-	a := startAgent(t, withTasks(t, ports+"unmatched: {mode: DIAL}\n", ""))
+	a := startAgent(t, storing(t, ports+"unmatched: {mode: DIAL}\n", ""))
 	api := a.tasksAPI()
 	submit := func(url string) *outriggerv1.Task {
 		t.Helper()
@@ -181,7 +138,7 @@ func TestAnHTTPTaskGoesWhereDialMayLead(t *testing.T) {
 
 func TestTasksAreSeen(t *testing.T) {
 	up := startUpstream(t)
-	a := startAgent(t, withTasks(t, configOf("timeout: 1s", up), ""))
+	a := startAgent(t, storing(t, configOf("timeout: 1s", up), ""))
 	api := a.tasksAPI()
 	submitted, err := api.SubmitTask(t.Context(), echoTask(t, "x"))
 	if err != nil {
@@ -219,7 +176,7 @@ func TestWithoutATasksBlockThereAreNone(t *testing.T) {
 func TestTasksOutliveARestart(t *testing.T) {
 	up := startUpstream(t)
 	up.fail.Store(true)
-	text := withTasks(t, configOf("timeout: 1s", up), "")
+	text := storing(t, configOf("timeout: 1s", up), "")
 	first := startAgent(t, text)
 	submitted, err := first.tasksAPI().SubmitTask(t.Context(), echoTask(t, "x"))
 	if err != nil {
@@ -241,7 +198,7 @@ func TestAFileThatTasksNameAndThatIsNotThereIsNamed(t *testing.T) {
 		"  email: {server: \"127.0.0.1:1025\", from: \"a@example.com\", templates: nowhere}\n": "tasks.email.templates",
 	} {
 		path := filepath.Join(t.TempDir(), "outrigger.yaml")
-		if err := os.WriteFile(path, []byte(withTasks(t, ports, more)), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(storing(t, ports, more)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		a, err := New(Options{ConfigPath: path})
@@ -282,5 +239,21 @@ func TestThePostgresURL(t *testing.T) {
 	}
 	if _, err := postgresURL(&config.TaskPostgres{URLFile: whole}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAStreamThatFailsIsToldSoon(t *testing.T) {
+	a := startAgent(t, storing(t, ports+"services:\n  - name: echo\n    endpoints: {static: [{address: \"127.0.0.1:1\"}]}\n    policy: {defer: {mode: ON_FAILURE}}\n", ""))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := a.app().NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Chat")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	err = stream.RecvMsg(new(wrapperspb.StringValue))
+
+	if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+		t.Errorf("%v, and its own deadline %v", err, ctx.Err())
 	}
 }

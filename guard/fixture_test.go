@@ -39,6 +39,8 @@ func (h *house) Note(*balancer.Endpoint) string { return "" }
 func (h *house) Drained(string, string, bool) {}
 
 func (h *house) Discovery(string) (api.Discovery, bool) { return api.Discovery{}, false }
+func (h *house) TaskPromises() []api.Promise            { return nil }
+
 func (h *house) Services() []*policy.Service {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -38,6 +38,7 @@ type life struct {
 	waits    bool            // the caller waits for a connection (grpc.WaitForReady)
 	repeats  bool            // there may be a retry or a hedge
 	severs   bool            // an attempt may have to be cancelled before the caller's context is
+	deferred bool            // the caller asks for it to be kept for later
 
 	mu      sync.Mutex
 	call    policy.Call
@@ -98,6 +99,10 @@ func (l *life) run(now policy.Instant) {
 func (l *life) admit(now policy.Instant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if refusal := l.notDeferrable(); refusal != nil {
+		l.refuse(refusal)
+		return false
+	}
 	for {
 		admission := l.call.Admit(now, rand.Uint64())
 		if moved := l.call.Woken(); moved != nil {

@@ -70,6 +70,7 @@ func (t *roundTripper) RoundTrip(request *http.Request) (*http.Response, error) 
 	x.client, x.door, x.ctx = t.client, x, request.Context()
 	m := t.client.service.Method(request.URL.Path)
 	again := idempotent(request)
+	x.deferred = request.Header.Get(keyDefer) == "true"
 	now := t.client.now()
 	criticality, _ := policy.ParseCriticality(request.Header.Get(keyCriticality))
 	x.begin(m, now, policy.Arrival{Metadata: header{request.Header}, Criticality: criticality, Idempotent: again, Once: !again,

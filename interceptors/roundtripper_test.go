@@ -76,6 +76,26 @@ func fetch(t *testing.T, c *http.Client, method, url, body string) (int, string,
 	return response.StatusCode, string(all), err
 }
 
+func TestOnlyTheAgentKeepsRequestsForLater(t *testing.T) {
+	s := newWebServer(t, statuses())
+	c, service := newHTTPClient(t, policy.Policy{}, s.address())
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://web.test/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Outrigger-Defer", "true")
+
+	response, err := c.Do(r)
+
+	if err == nil {
+		response.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "outrigger-defer") || s.calls.Load() != 0 {
+		t.Fatalf("%v after %d requests", err, s.calls.Load())
+	}
+	nothingHeld(t, service)
+}
+
 func TestRequestsAreTriedAgainWhereThatIsHarmless(t *testing.T) {
 	for _, tc := range []struct {
 		about, method, body string

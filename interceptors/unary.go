@@ -51,7 +51,7 @@ func (c *Client) unaries(balanced bool) grpc.UnaryClientInterceptor {
 		u.begin(m, now, u.said(m))
 		u.prepareOptions()
 		var err error
-		if !u.cached(&now, &err) {
+		if u.notDeferrable() != nil || !u.cached(&now, &err) {
 			u.run(now)
 			err = u.answer()
 		}

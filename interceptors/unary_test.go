@@ -166,6 +166,37 @@ func TestACallerMayForbidRetries(t *testing.T) {
 	}
 }
 
+func TestOnlyTheAgentKeepsCallsForLater(t *testing.T) {
+	cached := policy.Policy{Idempotent: true, Cache: policy.CachePolicy{TTL: time.Minute}}
+	for _, tc := range []struct {
+		about  string
+		policy policy.Policy
+		md     []string
+		says   string
+	}{
+		{"the caller asks", cached, []string{"outrigger-defer", "true"}, "through its egress"},
+		{"the policy does", policy.Policy{Defer: policy.DeferPolicy{Mode: policy.DeferOnFailure}}, nil, "defer: {mode: ON_FAILURE}"},
+	} {
+		ss := newServers(t)
+		a := ss.start("a", nil)
+		cc, service := ss.connect(tc.policy, []string{"a"})
+		ctx := metadata.AppendToOutgoingContext(t.Context(), tc.md...)
+
+		_, err := ask(ctx, cc)
+		_, streamed := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/t.T/Bidi")
+
+		for _, err := range []error{err, streamed} {
+			if reason, _ := reasonOf(err); status.Code(err) != codes.FailedPrecondition || reason != "NOT_DEFERRABLE" || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%s: %v", tc.about, err)
+			}
+		}
+		if a.calls.Load() != 0 {
+			t.Errorf("%s: %d calls were made", tc.about, a.calls.Load())
+		}
+		nothingHeld(t, service)
+	}
+}
+
 func TestATryThatHangsIsGivenUpForAnother(t *testing.T) {
 	for about, balanced := range map[string]bool{"balancer": true, "interceptors alone": false} {
 		t.Run(about, func(t *testing.T) {

@@ -233,7 +233,7 @@ func TestATaskThatFailsForGoodWhileTheWorkerStopsIsNotGivenBack(t *testing.T) {
 			<-ctx.Done()
 			return nil, Permanent(errors.New("no such user"))
 		})
-		w.Drain = -1
+		w.Drain = time.Second
 		r := a.runs(w)
 		s := a.stream()
 		s.more(1)

@@ -129,6 +129,10 @@ func (p *permit) begin(r *round, service *policy.Service, q *outriggerv1.Acquire
 	if most > 0 {
 		p.limit = sooner(p.limit, r.now+most)
 	}
+	if q.GetMetadata()["outrigger-defer"] == "true" {
+		p.refuse(r, p.call.Refuse(policy.NotDeferrable, "", "outrigger-defer: what a permit is for can't be kept for later; submit a task instead"))
+		return
+	}
 	p.admit(r)
 }
 

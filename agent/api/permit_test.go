@@ -800,3 +800,15 @@ func BenchmarkPermit(b *testing.B) { // budget: 1 µs, 0 allocs
 		b.Fatal("not given back")
 	}
 }
+
+func TestAPermitIsNotKeptForLater(t *testing.T) {
+	d := newDesk(t)
+	d.house.add("greeter", policy.Policy{})
+	h := d.stream()
+	q := greet()
+	q.Metadata = map[string]string{"outrigger-defer": "true"}
+
+	d.wantRefusal(d.acquire(h, 1, q), policy.FailedPrecondition, policy.NotDeferrable, "submit a task")
+
+	d.permit(h, 2, greet()) // nothing is left of the other
+}

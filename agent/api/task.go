@@ -173,5 +173,8 @@ func (t *taskService) Work(stream grpc.BidiStreamingServer[outriggerv1.WorkReque
 	if t.server.tasks == nil {
 		return errNoTasks
 	}
+	if err := stream.SendHeader(nil); err != nil { // a worker sees at once that somebody listens
+		return err
+	}
 	return t.server.tasks.Work(stream.Context(), stream.Recv, stream.Send)
 }

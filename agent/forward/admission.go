@@ -33,7 +33,7 @@ func (x *exchange) begin() *policy.Refusal {
 		x.trace = t.StartCall(x.start, r.Header.Get("Traceparent"), r.Header.Get("Tracestate"), target.Service.Name(), r.URL.Path)
 	}
 	if x.asked.deferred {
-		return x.call.Refuse(policy.DeferOff, "", "outrigger-defer: deferring calls is not supported by this version")
+		return x.call.Refuse(policy.NotDeferrable, "", "outrigger-defer: only unary gRPC calls over HTTP/2 can be kept for later; an http task may be what you want")
 	}
 	return nil
 }

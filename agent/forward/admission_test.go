@@ -73,7 +73,7 @@ func TestWhatIsRefusedSaysWhy(t *testing.T) {
 			headers: []string{"Outrigger-Timeout-Ms", "50"}, code: 504, reason: "DEADLINE", attempts: "0"},
 		{about: "the timeout during an injected delay", policy: policy.Policy{Timeout: 50 * time.Millisecond, Fault: policy.FaultPolicy{Delay: time.Minute, DelayPercent: 100}},
 			code: 504, reason: "TIMEOUT", attempts: "0"},
-		{about: "deferring", headers: []string{"Outrigger-Defer", "true"}, code: 400, reason: "DEFER_OFF", attempts: "0"},
+		{about: "deferring", headers: []string{"Outrigger-Defer", "true"}, code: 400, reason: "NOT_DEFERRABLE", attempts: "0"},
 	} {
 		t.Run(tc.about, func(t *testing.T) {
 			up := startWeb(t, status(500))

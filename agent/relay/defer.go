@@ -49,6 +49,9 @@ const (
 	// openBeforeDeferral is how long after its message a unary request may take
 	// to end before it counts as a stream's.
 	openBeforeDeferral = time.Second
+	// openAfterFailing is how long a call that has failed waits for its message: one
+	// that comes later is a stream's, whose caller waits to hear of the failure.
+	openAfterFailing = 100 * time.Millisecond
 	// storePatience is how long the store may take where the caller's deadline
 	// does not say less.
 	storePatience = 10 * time.Second
@@ -158,6 +161,8 @@ func (c *call) handOverWhole(b *batch) {
 		c.unkept(b, c.cannotDefer())
 	case c.requests.whole == 1:
 		c.deferral.until = b.now + openBeforeDeferral
+	case c.deferral.failed != nil && c.deferral.until == 0:
+		c.deferral.until = b.now + openAfterFailing
 	}
 }
 
@@ -277,6 +282,6 @@ func (c *call) expireDeferral(b *batch) {
 		refusal.RetryAfter = deferRetryAfter
 		c.giveUp(b, refusal)
 	default:
-		c.unkept(b, c.notDeferrable(fmt.Sprintf("the request did not end within %v of its message: streams can't be kept for later", openBeforeDeferral)))
+		c.unkept(b, c.notDeferrable("the request stays open: streams can't be kept for later"))
 	}
 }

@@ -447,7 +447,7 @@ func TestARequestThatStaysOpenAfterItsMessageIsAStreams(t *testing.T) {
 	clock.by.Add(int64(openBeforeDeferral))
 
 	err = receive(stream)
-	if reason, _, _ := refusalOf(err); reason != "NOT_DEFERRABLE" || !strings.Contains(err.Error(), "did not end within 1s") {
+	if reason, _, _ := refusalOf(err); reason != "NOT_DEFERRABLE" || !strings.Contains(err.Error(), "the request stays open") {
 		t.Fatalf("got %v", err)
 	}
 	f.left(t)

@@ -181,6 +181,8 @@ func (e *Executor) untilKept(ctx context.Context, write func(context.Context) er
 		select {
 		case <-writing.Done():
 			return err
+		case <-e.hurry:
+			return err
 		case <-time.After(wait):
 		}
 	}

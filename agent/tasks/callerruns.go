@@ -18,7 +18,7 @@ func (e *Executor) callerRuns(ctx context.Context, c *candidate) (*outriggerv1.S
 	if e.callers.Add(1) > int64(most) {
 		e.callers.Add(-1)
 		e.counters.rejected.Add(1)
-		return nil, queueFull(c.queue, e.capacityOf(c.queue), fmt.Sprintf(", and callers run the %d tasks that they may", most))
+		return nil, queueFull(c.job.Queue, e.capacityOf(c.job.Queue), fmt.Sprintf(", and callers run the %d tasks that they may", most))
 	}
 	defer e.callers.Add(-1)
 	submitted := e.now()

@@ -290,6 +290,7 @@ func TestSpansAreOfTheSubmittersTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.wait(r.GetTask().GetId())
+		synctest.Wait()
 		if got := s.called()[0].Metadata.Get("traceparent"); len(got) != 1 || got[0] != "00-trace-attempt-01" {
 			t.Errorf("the call carries %v", got)
 		}

@@ -27,10 +27,10 @@ type Executor struct {
 	applying sync.Mutex // held by Start, Stop and Apply
 	store    atomic.Pointer[Store]
 	// stopping is closed when Stop begins: nothing new is leased or accepted.
-	// stopped is closed when it ends: streams of work end.
-	stopping, stopped chan struct{}
-	background        sync.WaitGroup
-	endBackground     context.CancelFunc
+	// stopped is closed when streams of work must end, hurry when Stop's time is up.
+	stopping, stopped, hurry chan struct{}
+	background               sync.WaitGroup
+	endBackground            context.CancelFunc
 
 	// Of the background goroutine alone: whether its last round failed, the chain
 	// that it looked at last, and when it begins anew.
@@ -44,7 +44,8 @@ type Executor struct {
 	places   places
 	programs programs
 	untold   untold
-	callers  atomic.Int64 // tasks that their submits run now
+	callers  atomic.Int64  // tasks that their submits run now
+	turn     atomic.Uint64 // of leases
 	counters counters
 	kinds    kinds
 }
@@ -67,7 +68,7 @@ func New(o Options) (*Executor, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Executor{options: o, stopping: make(chan struct{}), stopped: make(chan struct{}), programs: newPrograms()}
+	e := &Executor{options: o, stopping: make(chan struct{}), stopped: make(chan struct{}), hurry: make(chan struct{}), programs: newPrograms()}
 	e.settings.Store(o.Settings.clone())
 	return e, nil
 }
@@ -122,6 +123,7 @@ func (e *Executor) Stop(ctx context.Context) error {
 		return nil
 	}
 	close(e.stopping)
+	defer context.AfterFunc(ctx, func() { close(e.hurry) })()
 	var err error
 	var ending sync.WaitGroup
 	if kept := e.store.Load(); kept != nil {

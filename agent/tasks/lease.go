@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -33,6 +34,9 @@ func (e *Executor) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequ
 		jobs, err := e.lease(ctx, kept, r.GetKinds(), r.GetWorker(), n, r.GetLease())
 		if err != nil || len(jobs) > 0 {
 			e.leaveDesk(p, len(jobs) > 0)
+			if ctx.Err() != nil {
+				e.takeBack(ctx, jobs)
+			}
 			return &outriggerv1.LeaseTasksResponse{Tasks: jobs}, asStatus(err)
 		}
 		select {
@@ -43,6 +47,21 @@ func (e *Executor) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequ
 		}
 		e.leaveDesk(p, false)
 		return &outriggerv1.LeaseTasksResponse{}, nil
+	}
+}
+
+// takeBack puts tasks off whose worker went away before they came: they run again
+// at once, and no attempt is counted.
+func (e *Executor) takeBack(ctx context.Context, tasks []*outriggerv1.LeasedTask) {
+	for _, t := range tasks {
+		id, err := ParseID(t.GetId())
+		if err == nil {
+			j := store.Job{ID: id, Attempt: int(t.GetAttempt())}
+			_, err = e.conclude(context.WithoutCancel(ctx), &j, putOff(e.now(), Returned, "its worker was gone before it came"), nil)
+		}
+		if err != nil {
+			e.options.Logger.Warn("a task whose worker went away runs again once its lease has lapsed", "task", t.GetId(), "error", err)
+		}
 	}
 }
 
@@ -101,7 +120,11 @@ func (e *Executor) leaseJobs(ctx context.Context, kept Store, kinds []string, wo
 		k := s.Kinds[kind]
 		lasts[kind] = min(leaseOf(k, told), k.Timeout)
 	}
-	jobs, err := kept.Lease(ctx, store.LeaseRequest{Queues: kinds, Worker: worker, Max: n, For: lasts})
+	// Another kind comes first each time, so that one of which there is much does not
+	// hold up the others.
+	first := int(e.turn.Add(1) % uint64(len(kinds)))
+	queues := append(slices.Clone(kinds[first:]), kinds[:first]...)
+	jobs, err := kept.Lease(ctx, store.LeaseRequest{Queues: queues, Worker: worker, Max: n, For: lasts})
 	if err != nil {
 		return nil, err
 	}

@@ -224,6 +224,40 @@ func TestAWorkerWaitsForTasks(t *testing.T) {
 	})
 }
 
+func TestKindsTakeTurns(t *testing.T) {
+	onStage(t, func(s *stage) {
+		for range 10 {
+			s.submit(appTask("resize", ""))
+		}
+		s.submit(appTask("save-user", ""))
+		seen := map[string]bool{}
+		for range 2 {
+			r, err := s.e.LeaseTasks(s.t.Context(), &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize", "save-user"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[r.GetTasks()[0].GetKind()] = true
+		}
+		if !seen["save-user"] {
+			t.Error("one kind held up the other")
+		}
+	})
+}
+
+func TestWhatCameForAWorkerThatLeftRunsAgainAtOnce(t *testing.T) {
+	onStage(t, func(s *stage) {
+		ctx, leave := context.WithCancel(s.t.Context())
+		task := s.submit(appTask("resize", ""))
+		leave() // the store does not look at it
+		if _, err := s.e.LeaseTasks(ctx, &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize"}}); err != nil {
+			t.Fatal(err)
+		}
+		if l := s.leaseOne("resize"); l.GetId() != task.GetId() || l.GetAttempt() != 1 {
+			t.Errorf("leased %v", l)
+		}
+	})
+}
+
 func TestAPausedQueueIsNotLeased(t *testing.T) {
 	onStage(t, func(s *stage) {
 		if _, err := s.e.PauseQueue(s.t.Context(), &outriggerv1.PauseQueueRequest{Name: "resize"}); err != nil {
@@ -458,6 +492,30 @@ func TestAStopWaitsForStreams(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAWorkerThatStopsEndsWhatItHolds(t *testing.T) {
+	onStage(t, func(s *stage) {
+		w := s.work("resize")
+		w.more(2)
+		s.submit(appTask("resize", "1"))
+		l := (<-w.answers).GetTask()
+		w.requests <- &outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Stop{Stop: &outriggerv1.StopWork{}}}
+		second := s.submit(appTask("resize", "2"))
+		time.Sleep(10 * time.Minute)
+		if len(w.answers)+len(w.ended) != 0 {
+			t.Fatal("a task came, or the stream ended, while the worker held a task")
+		}
+		w.complete(l)
+		if a := <-w.answers; a.GetEnded().GetState() != outriggerv1.TaskState_COMPLETED {
+			t.Errorf("got %v", a)
+		}
+		if err := <-w.ended; err != nil {
+			t.Errorf("the stream ended with %v; want nil", err)
+		}
+		s.want(s.get(second.GetId()), outriggerv1.TaskState_AVAILABLE, 0)
+		w.leave()
+	})
 }
 
 func TestStreamsThatMakeNoSense(t *testing.T) {

@@ -9,26 +9,32 @@ type places struct {
 	taken map[string]int
 }
 
-// take reserves n places of a queue that holds waiting tasks and may hold
-// capacity. It reports whether there are so many.
-func (p *places) take(queue string, n, capacity int, waiting func(queue string) int) bool {
+// take reserves places, by queue: all of them or none. capacity and waiting say how
+// many tasks a queue may hold, and does. It returns a queue that is full, or false.
+func (p *places) take(wanted map[string]int, capacity, waiting func(queue string) int) (full string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if waiting(queue)+p.taken[queue]+n > capacity {
-		return false
+	for queue, n := range wanted {
+		if waiting(queue)+p.taken[queue]+n > capacity(queue) {
+			return queue, false
+		}
 	}
 	if p.taken == nil {
 		p.taken = map[string]int{}
 	}
-	p.taken[queue] += n
-	return true
+	for queue, n := range wanted {
+		p.taken[queue] += n
+	}
+	return "", true
 }
 
-// give returns n places: their tasks are kept, or were not.
-func (p *places) give(queue string, n int) {
+// give returns places: their tasks are kept, or were not.
+func (p *places) give(wanted map[string]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken[queue] -= n; p.taken[queue] <= 0 {
-		delete(p.taken, queue)
+	for queue, n := range wanted {
+		if p.taken[queue] -= n; p.taken[queue] <= 0 {
+			delete(p.taken, queue)
+		}
 	}
 }

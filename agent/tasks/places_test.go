@@ -4,28 +4,30 @@ import "testing"
 
 func TestPlacesAreTakenUntilGivenBack(t *testing.T) {
 	var p places
-	waiting := func(string) int { return 7 } // of 10
+	waiting := func(string) int { return 7 }
+	capacity := func(string) int { return 10 }
 	for i, step := range []struct {
-		take, give int
+		take, give map[string]int
 		ok         bool
 	}{
-		{take: 2, ok: true},
-		{take: 2, ok: false}, // 7 + 2 + 2
-		{take: 1, ok: true},
-		{take: 1, ok: false},
-		{give: 3},
-		{take: 4, ok: false},
-		{take: 3, ok: true},
+		{take: map[string]int{"mail": 2}, ok: true},
+		{take: map[string]int{"mail": 2}}, // 7 + 2 + 2
+		{take: map[string]int{"mail": 1}, ok: true},
+		{take: map[string]int{"mail": 1}},
+		{take: map[string]int{"mail": 1, "other": 1}}, // all or none
+		{take: map[string]int{"other": 3}, ok: true},
+		{give: map[string]int{"mail": 3}},
+		{take: map[string]int{"mail": 4}},
+		{take: map[string]int{"mail": 3}, ok: true},
+		{take: map[string]int{}, ok: true},
 	} {
-		if step.give > 0 {
-			p.give("mail", step.give)
+		if step.give != nil {
+			p.give(step.give)
 			continue
 		}
-		if got := p.take("mail", step.take, 10, waiting); got != step.ok {
-			t.Errorf("step %d: take(%d) = %v", i, step.take, got)
+		full, ok := p.take(step.take, capacity, waiting)
+		if ok != step.ok || (full == "") != ok {
+			t.Errorf("step %d: take(%v) = %q, %v", i, step.take, full, ok)
 		}
-	}
-	if !p.take("other", 3, 10, waiting) {
-		t.Error("a queue had no place because another was full")
 	}
 }

@@ -51,7 +51,7 @@ func (e *Executor) doSchedule(ctx context.Context, j *store.Job) {
 	run, next := times.fire(j.RunAt, now)
 	instances, note := e.instances(j, spec, run, now)
 	for _, c := range instances {
-		defer e.places.give(c.queue, c.places)
+		defer e.places.give(c.wants)
 	}
 	outcome := store.Snooze(next, note)
 	if d := j.Facts.Deadline; next.IsZero() || !d.IsZero() && next.After(d) {
@@ -87,8 +87,8 @@ func (e *Executor) instances(j *store.Job, spec *outriggerv1.TaskSpec, run []tim
 			leaveOut(at, err.Error())
 			continue
 		}
-		if !e.places.take(c.queue, c.places, e.capacityOf(c.queue), kept.Waiting) {
-			leaveOut(at, fmt.Sprintf("queue %q has the %d waiting tasks that it may have", c.queue, e.capacityOf(c.queue)))
+		if full, ok := e.places.take(c.wants, e.capacityOf, kept.Waiting); !ok {
+			leaveOut(at, fmt.Sprintf("queue %q has the %d waiting tasks that it may have", full, e.capacityOf(full)))
 			continue
 		}
 		all = append(all, c)
@@ -104,20 +104,13 @@ func (e *Executor) instance(j *store.Job, schedule *outriggerv1.TaskSpec, at, no
 	if err := e.settings.Load().checkSpec(spec, nil, now); err != nil {
 		return nil, err
 	}
-	c := &candidate{spec: spec, places: 1}
+	c := &candidate{spec: spec}
 	var err error
 	if c.job, err = e.newJob(spec, now, ""); err != nil {
 		return nil, err
 	}
 	c.job.Unique, c.job.Facts.Parent, c.job.Facts.Due = instanceKey(j.ID, at), j.ID, at
-	c.queue = c.job.Queue
-	if c.job.Pending {
-		if c.start, err = e.beginChain(spec, &c.job); err != nil {
-			return nil, err
-		}
-		c.places = len(c.start.jobs)
-	}
-	return c, nil
+	return c, e.prepare(c)
 }
 
 func insertInstances(ctx context.Context, tx store.Tx, all []*candidate) error {

@@ -19,15 +19,13 @@ import (
 type candidate struct {
 	spec *outriggerv1.TaskSpec
 	job  store.New
-	// queue is where it, or its first steps, will wait; places is how many.
-	queue  string
-	places int
+	// wants is how many places it takes, or its first steps, by queue.
+	wants map[string]int
 	// digest is of what was submitted under an idempotency key; nil: there is none.
 	digest []byte
 	// start is how its chain begins; nil: it is none.
 	start *chainStart
-	// callerRuns: the submit runs it if the queue is full. Else asked says whether
-	// that was what it asked for.
+	// callerRuns: the submit runs it if the queue is full.
 	callerRuns bool
 }
 
@@ -42,10 +40,10 @@ func (e *Executor) SubmitTask(ctx context.Context, r *outriggerv1.SubmitTaskRequ
 	if err != nil {
 		return nil, asStatus(err)
 	}
-	if !e.places.take(c.queue, c.places, e.capacityOf(c.queue), kept.Waiting) {
-		return e.submitToFull(ctx, kept, c)
+	if full, ok := e.places.take(c.wants, e.capacityOf, kept.Waiting); !ok {
+		return e.submitToFull(ctx, kept, c, full)
 	}
-	defer e.places.give(c.queue, c.places)
+	defer e.places.give(c.wants)
 	inserted, err := e.insert(ctx, kept, []*candidate{c})
 	if err != nil {
 		return nil, asStatus(err)
@@ -78,15 +76,15 @@ func (e *Executor) SubmitTasks(ctx context.Context, r *outriggerv1.SubmitTasksRe
 			seen[key] = i
 		}
 		all[i] = c
-		wanted[c.queue] += c.places
-	}
-	for queue, n := range wanted {
-		if capacity := e.capacityOf(queue); !e.places.take(queue, n, capacity, kept.Waiting) {
-			e.counters.rejected.Add(uint64(len(all)))
-			return nil, queueFull(queue, capacity, fmt.Sprintf(", or no room for %d more", n))
+		for queue, n := range c.wants {
+			wanted[queue] += n
 		}
-		defer e.places.give(queue, n)
 	}
+	if full, ok := e.places.take(wanted, e.capacityOf, kept.Waiting); !ok {
+		e.counters.rejected.Add(uint64(len(all)))
+		return nil, queueFull(full, e.capacityOf(full), fmt.Sprintf(", or no room for %d more", wanted[full]))
+	}
+	defer e.places.give(wanted)
 	inserted, err := e.insert(ctx, kept, all)
 	if err != nil {
 		return nil, asStatus(err)
@@ -128,7 +126,7 @@ func (e *Executor) candidate(ctx context.Context, r *outriggerv1.SubmitTaskReque
 	if err := checkWhenFull(r); err != nil {
 		return nil, err
 	}
-	c := &candidate{spec: spec, places: 1}
+	c := &candidate{spec: spec}
 	var err error
 	if c.job, err = e.newJob(spec, now, traceOf(ctx)); err != nil {
 		return nil, withinField("task", err)
@@ -142,19 +140,31 @@ func (e *Executor) candidate(ctx context.Context, r *outriggerv1.SubmitTaskReque
 			return nil, err
 		}
 	}
-	c.queue = c.job.Queue
-	switch c.job.Kind {
-	case KindSchedule:
-		c.places = 0 // its tasks are counted when their time has come
-	case KindChain:
-		if c.start, err = e.beginChain(spec, &c.job); err != nil {
-			return nil, withinField("task", err)
-		}
-		c.places = len(c.start.jobs)
+	if err = e.prepare(c); err != nil {
+		return nil, withinField("task", err)
 	}
 	c.callerRuns = r.GetWhenFull() == outriggerv1.SubmitTaskRequest_CALLER_RUNS ||
-		r.GetWhenFull() == outriggerv1.SubmitTaskRequest_WHEN_FULL_UNSPECIFIED && s.Queues[c.queue].CallerRuns && inlineProblem(r) == nil
+		r.GetWhenFull() == outriggerv1.SubmitTaskRequest_WHEN_FULL_UNSPECIFIED && s.Queues[c.job.Queue].CallerRuns && inlineProblem(r) == nil
 	return c, nil
+}
+
+// prepare begins a candidate's chain, if it is one, and says which places it wants.
+// A schedule wants none: its tasks do when their time has come.
+func (e *Executor) prepare(c *candidate) (err error) {
+	c.wants = map[string]int{}
+	switch c.job.Kind {
+	case KindSchedule:
+	case KindChain:
+		if c.start, err = e.beginChain(c.spec, &c.job); err != nil {
+			return err
+		}
+		for _, j := range c.start.jobs {
+			c.wants[j.Queue]++
+		}
+	default:
+		c.wants[c.job.Queue] = 1
+	}
+	return nil
 }
 
 // checkWhenFull refuses CALLER_RUNS for what a submit can't run.
@@ -246,16 +256,13 @@ func (e *Executor) sameContent(inserted []store.Inserted, all []*candidate) erro
 // capacityOf returns how many tasks may wait in a queue; of one that is no more,
 // none.
 func (e *Executor) capacityOf(queue string) int {
-	if queue == scheduleQueue {
-		return 1 << 30
-	}
 	capacity, _ := e.settings.Load().capacity(queue)
 	return capacity
 }
 
 // submitToFull is a submit to a queue that has all it may hold: a task that is
 // there already is found all the same, and some the submit runs itself.
-func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (*outriggerv1.SubmitTaskResponse, error) {
+func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate, full string) (*outriggerv1.SubmitTaskResponse, error) {
 	if c.job.Unique != nil {
 		found, err := e.find(ctx, kept, c)
 		if err != nil {
@@ -269,7 +276,7 @@ func (e *Executor) submitToFull(ctx context.Context, kept Store, c *candidate) (
 		return e.callerRuns(ctx, c)
 	}
 	e.counters.rejected.Add(1)
-	return nil, queueFull(c.queue, e.capacityOf(c.queue), "")
+	return nil, queueFull(full, e.capacityOf(full), "")
 }
 
 // find returns the job that a candidate's key names; nil: there is none.

@@ -258,6 +258,24 @@ func TestAFullQueueRejects(t *testing.T) {
 	})
 }
 
+func TestAChainNeedsPlacesWhereItsFirstStepsWait(t *testing.T) {
+	onStageWith(t, func(o *Options) {
+		k := o.Kinds["resize"]
+		k.Capacity = 3
+		o.Kinds["resize"] = k
+	}, func(s *stage) {
+		two := func() *outriggerv1.TaskSpec {
+			return chainOf("", after(step("a", nil, appTask("resize", ""))), after(step("b", nil, appTask("resize", ""))), step("c", nil, appTask("resize", "")))
+		}
+		s.submit(two())
+		_, err := s.trySubmit(two(), "")
+		wantStatus(t, err, codes.ResourceExhausted, `queue "resize" has the 3 waiting`)
+		if len(s.store.jobs) != 3 {
+			t.Errorf("%d are kept", len(s.store.jobs))
+		}
+	})
+}
+
 func TestACallerRunsWhatAFullQueueCanNotHold(t *testing.T) {
 	onStage(t, func(s *stage) {
 		hold := make(chan struct{})

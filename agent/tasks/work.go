@@ -20,6 +20,9 @@ const (
 	maxHeld = 10000
 	// leaseMost is how many are leased at a time.
 	leaseMost = 100
+	// heardAhead is how many messages of a worker are taken while the store is busy
+	// with those before: what they ask for is leased together.
+	heardAhead = 256
 	// looksAgain is how soon the store is asked again that failed.
 	looksAgain = time.Second
 )
@@ -34,6 +37,7 @@ type session struct {
 	worker string
 	more   int             // tasks that may come
 	noMore bool            // none is to come
+	leaves bool            // the worker stops
 	held   map[int64]*hold // by job
 	every  time.Duration   // between renewals
 	look   chan struct{}   // somebody cancelled a task: renew now
@@ -92,7 +96,7 @@ func (e *Executor) Work(ctx context.Context, receive func() (*outriggerv1.WorkRe
 	for _, kind := range s.kinds {
 		s.every = min(s.every, max(settings.Kinds[kind].Lease/3, 100*time.Millisecond))
 	}
-	requests, failed := make(chan *outriggerv1.WorkRequest), make(chan error, 1)
+	requests, failed := make(chan *outriggerv1.WorkRequest, heardAhead), make(chan error, 1)
 	go func() { // ends with the stream, which ends once this method has returned
 		for {
 			r, err := receive()
@@ -126,6 +130,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 		}
 	}()
 	for {
+		if err := s.catchUp(ctx, requests); err != nil {
+			return err
+		}
 		var called <-chan struct{}
 		var again <-chan time.Time
 		if s.more > 0 && !s.noMore {
@@ -149,6 +156,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 			s.e.leaveDesk(p, false)
 			p = nil
 		}
+		if s.leaves && len(s.held) == 0 {
+			return nil
+		}
 		if s.noMore && stopping == nil && len(s.held) == 0 {
 			_, err := s.e.kept() // the agent stops, and nothing is left to wait for
 			return err
@@ -164,6 +174,9 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 				return err
 			}
 		case err := <-failed:
+			if problem := s.catchUp(ctx, requests); problem != nil {
+				return problem
+			}
 			if errors.Is(err, io.EOF) {
 				return nil // what is held can't be reported any more
 			}
@@ -189,6 +202,26 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// catchUp hears what the worker said and answers what was kept meanwhile, without
+// waiting for more.
+func (s *session) catchUp(ctx context.Context, requests <-chan *outriggerv1.WorkRequest) error {
+	for range 2 * heardAhead {
+		var err error
+		select {
+		case r := <-requests:
+			err = s.hear(ctx, r)
+		case c := <-s.ended:
+			err = s.answer(c)
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lease leases what may come, and sends it.
@@ -225,7 +258,7 @@ func (s *session) hear(ctx context.Context, r *outriggerv1.WorkRequest) error {
 		}
 		s.more += int(say.More)
 	case *outriggerv1.WorkRequest_Stop:
-		s.noMore = true
+		s.noMore, s.leaves = true, true
 	case *outriggerv1.WorkRequest_Complete:
 		if problem := s.e.settings.Load().checkResult(say.Complete.GetResult()); problem != nil {
 			return s.refuse(say.Complete.GetLease(), invalid(problem.within("complete")))

@@ -62,6 +62,8 @@ type Summary struct {
 	Authority string
 	// Peer is the caller's address.
 	Peer string
+	// Task is the id of the task that the call became; empty: it became none.
+	Task string
 	// Attempts is how many were made.
 	Attempts int
 	// Bytes and messages of the call's bodies.
@@ -157,7 +159,7 @@ func (c *Call) End(now policy.Instant, s Summary) {
 		c.span.AddEvent(s.Result.Reason.String(), at, trace.WithAttributes(keyMessage.String(message)))
 	}
 	setResult(c.span, s.Result, message)
-	attributes := make([]attribute.KeyValue, 0, 9)
+	attributes := make([]attribute.KeyValue, 0, 10)
 	attributes = append(attributes,
 		keyAttempts.Int(s.Attempts),
 		keyRequestBytes.Int64(int64(s.RequestBytes)), keyResponseBytes.Int64(int64(s.ResponseBytes)),
@@ -167,6 +169,9 @@ func (c *Call) End(now policy.Instant, s Summary) {
 	}
 	if s.Authority != "" {
 		attributes = append(attributes, keyAuthority.String(strings.Clone(s.Authority)))
+	}
+	if s.Task != "" {
+		attributes = append(attributes, keyTask.String(s.Task))
 	}
 	if s.Endpoint != "" {
 		attributes = appendServer(attributes, s.Endpoint)

@@ -74,7 +74,7 @@ func TestSampledCallIsASpanWithASpanAnAttempt(t *testing.T) {
 	call.EndAttempt(1010*time.Millisecond, 1, policy.Result{Code: policy.Unavailable, Reason: policy.ConnectFailed}, "connection refused")
 	second := call.StartAttempt(1020*time.Millisecond, "unix:/run/greeter.sock", 2)
 	call.EndAttempt(1030*time.Millisecond, 2, policy.Result{}, "")
-	call.End(1030*time.Millisecond, Summary{Endpoint: "unix:/run/greeter.sock", Authority: "greeter", Peer: "127.0.0.1:9", Attempts: 2, RequestBytes: 7, ResponseBytes: 9})
+	call.End(1030*time.Millisecond, Summary{Endpoint: "unix:/run/greeter.sock", Authority: "greeter", Peer: "127.0.0.1:9", Task: "t1", Attempts: 2, RequestBytes: 7, ResponseBytes: 9})
 	flush()
 
 	spans := collector.Spans(t, 3)
@@ -98,7 +98,7 @@ func TestSampledCallIsASpanWithASpanAnAttempt(t *testing.T) {
 		"rpc.system": "grpc", "rpc.service": "helloworld.Greeter", "rpc.method": "SayHello",
 		"rpc.grpc.status_code": int64(0), "rpc.response.status_code": "OK",
 		"server.address": "/run/greeter.sock", "outrigger.service": "greeter", "outrigger.attempts": int64(2),
-		"outrigger.request.bytes": int64(7), "network.peer.address": "127.0.0.1:9",
+		"outrigger.request.bytes": int64(7), "network.peer.address": "127.0.0.1:9", "outrigger.task": "t1",
 	})
 
 	attempts := 0

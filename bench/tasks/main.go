@@ -21,6 +21,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -132,6 +133,7 @@ func run() (err error) {
 			if !slices.Contains(p.stores, store) {
 				continue
 			}
+			fmt.Println(busy())
 			b := &bench{store: store, dir: dir}
 			if store == onPostgres {
 				b.server = server
@@ -156,6 +158,17 @@ func run() (err error) {
 	return nil
 }
 
+// busy says what else the machine does: figures beside which it matters are worth
+// less, ratios somewhat more.
+func busy() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "load average unknown"
+	}
+	load, _, _ := strings.Cut(string(text), " ")
+	return fmt.Sprintf("(%d processors, load average %s)", runtime.NumCPU(), load)
+}
+
 // memory reports whether a folder is in memory, where no commit waits for a disk.
 func memory(dir string) bool {
 	const tmpfs, ramfs = 0x01021994, 0x858458f6 // statfs(2)
@@ -163,7 +176,8 @@ func memory(dir string) bool {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return false
 	}
-	return int64(s.Type) == tmpfs || int64(s.Type) == ramfs
+	kind := int64(s.Type) //nolint:unconvert // it is narrower elsewhere
+	return kind == tmpfs || kind == ramfs
 }
 
 // goal is something that was asked for, with what was found.

@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/outrigger-rpc/outrigger/examples/internal/stage"
 )
 
 // mailpit is a real SMTP server that shows what it got.
@@ -22,24 +22,21 @@ type mailpit struct {
 	log       *os.File
 }
 
-// startMailpit builds Mailpit, once, and starts it. It takes mail to example.com and
-// refuses all other for good.
+// startMailpit builds Mailpit, which takes a minute at the first time, and starts it.
+// It takes mail to example.com, and refuses all other for good.
 func startMailpit(ctx context.Context, dir string) (*mailpit, error) {
 	binary, err := filepath.Abs(filepath.Join(".cache", "examples", "mailpit"))
 	if err != nil {
 		return nil, err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/axllent/mailpit")
-	build.Dir = filepath.Join("examples", "welcome-email", "mailpit")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mailpit does not build: %w\n%s", err, out)
+	if err := stage.Run(ctx, filepath.Join("examples", "welcome-email", "mailpit"), "go", "build", "-o", binary, "github.com/axllent/mailpit"); err != nil {
+		return nil, err
 	}
 	m := &mailpit{}
-	if m.smtp, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	if m.web, err = freeAddress(); err != nil {
-		return nil, err
+	for _, address := range []*string{&m.smtp, &m.web} {
+		if *address, err = freeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	if m.log, err = os.Create(filepath.Join(dir, "mailpit.log")); err != nil {
 		return nil, err
@@ -47,15 +44,18 @@ func startMailpit(ctx context.Context, dir string) (*mailpit, error) {
 	m.cmd = exec.CommandContext(ctx, binary, "--smtp", m.smtp, "--listen", m.web, "--smtp-allowed-recipients", `@example\.com$`, "--database", filepath.Join(dir, "mails.db"), "--disable-version-check")
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	if err := m.cmd.Start(); err != nil {
+		m.log.Close()
 		return nil, err
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err = m.count(ctx, "nobody@example.com"); err == nil {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, err := m.all(ctx)
+		if err == nil {
 			return m, nil
 		}
-		if time.Now().After(deadline) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
 			m.stop()
-			return nil, fmt.Errorf("mailpit does not start: %w", err)
+			said, _ := os.ReadFile(m.log.Name())
+			return nil, fmt.Errorf("mailpit does not start: %w\n%s", err, said)
 		}
 	}
 }
@@ -63,74 +63,72 @@ func startMailpit(ctx context.Context, dir string) (*mailpit, error) {
 func (m *mailpit) stop() {
 	_ = m.cmd.Process.Kill() // it keeps nothing that is wanted
 	_ = m.cmd.Wait()
-	_ = m.log.Close()
+	m.log.Close()
 }
 
-type found struct {
-	Messages []struct {
-		MessageID string `json:"MessageID"`
-		Subject   string `json:"Subject"`
-	} `json:"messages"`
+// letter is a mail that Mailpit got.
+type letter struct {
+	MessageID string
+	Subject   string
+	To        []struct{ Address string }
 }
 
-func (m *mailpit) find(ctx context.Context, to string) (found, error) {
-	var f found
-	q := url.Values{"query": {"to:" + to}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.web+"/api/v1/search?"+q.Encode(), nil)
+// most is how many mails Mailpit shows; there are fewer.
+const most = 500
+
+// all returns every mail that it got.
+func (m *mailpit) all(ctx context.Context) ([]letter, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/api/v1/messages?limit=%d", m.web, most), nil)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := direct.Do(request)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	defer func() { _ = answer.Body.Close() }()
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
+	}
 	if answer.StatusCode != http.StatusOK {
-		return f, errors.New(answer.Status)
+		return nil, fmt.Errorf("mailpit: %s: %s", answer.Status, text)
 	}
-	return f, json.NewDecoder(answer.Body).Decode(&f)
+	var list struct {
+		Total    int
+		Messages []letter
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, err
+	}
+	if list.Total != len(list.Messages) {
+		return nil, fmt.Errorf("mailpit has %d mails and shows %d", list.Total, len(list.Messages))
+	}
+	return list.Messages, nil
 }
 
-func (m *mailpit) count(ctx context.Context, to string) (int, error) {
-	f, err := m.find(ctx, to)
-	return len(f.Messages), err
+// direct asks without a proxy that the machine may have.
+var direct = &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+
+// to returns the mails that an address got.
+func (m *mailpit) to(ctx context.Context, address string) (got []letter, err error) {
+	all, err := m.all(ctx)
+	for _, one := range all {
+		for _, to := range one.To {
+			if to.Address == address {
+				got = append(got, one)
+			}
+		}
+	}
+	return got, err
 }
 
-// only returns the subject of the one mail that somebody got.
-func (m *mailpit) only(ctx context.Context, to string) (string, error) {
-	f, err := m.find(ctx, to)
-	if err != nil {
-		return "", err
-	}
-	if len(f.Messages) != 1 {
-		return "", fmt.Errorf("%s got %d mails; want one", to, len(f.Messages))
-	}
-	return f.Messages[0].Subject, nil
-}
-
-// freeAddress finds a port that nobody has.
+// freeAddress finds a port that nobody has: an agent that starts again, and Mailpit,
+// must be told theirs.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
 	return l.Addr().String(), l.Close()
-}
-
-// configure fills the configuration's places in, and returns where it is.
-func configure(dir string, places map[string]string) (string, error) {
-	const from = "examples/welcome-email"
-	text, err := os.ReadFile(filepath.Join(from, "outrigger.yaml"))
-	if err != nil {
-		return "", err
-	}
-	filled := string(text)
-	for name, value := range places {
-		filled = strings.ReplaceAll(filled, "@"+name+"@", value)
-	}
-	if err := os.CopyFS(filepath.Join(dir, "templates"), os.DirFS(filepath.Join(from, "templates"))); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "outrigger.yaml")
-	return path, os.WriteFile(path, []byte(filled), 0o600)
 }

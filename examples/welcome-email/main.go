@@ -1,6 +1,6 @@
-// Command welcome-email registers users of a shop: validate, save, send a welcome
-// e-mail, by a chain of tasks. Two apps share the work, one in Go and one in Python;
-// the agent is killed between two steps, and the mail still comes, once.
+// Command welcome-email registers users of a shop by a chain of tasks: validate, save,
+// send a welcome e-mail. Two apps share the work, one in Go and one in Python; the
+// agent is killed between two steps, and the mail still comes, once.
 //
 //	go run ./examples/welcome-email
 //
@@ -10,10 +10,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/outrigger-rpc/outrigger/examples/internal/stage"
@@ -22,8 +22,21 @@ import (
 func main() { stage.Main("welcome-email", run) }
 
 func run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute) // the first run builds Mailpit
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // the first run builds Mailpit and installs grpcio
 	defer cancel()
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	if err := play(ctx, lost); err != nil {
+		if why := context.Cause(ctx); why != nil {
+			return fmt.Errorf("%w (%w)", why, err)
+		}
+		return err
+	}
+	return nil
+}
+
+// play sets everything up, tells the story, and leaves nothing running.
+func play(ctx context.Context, lost context.CancelCauseFunc) error {
 	dir, err := os.MkdirTemp("", "welcome-email")
 	if err != nil {
 		return err
@@ -39,11 +52,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer users.close()
-	api, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	config, err := configure(dir, map[string]string{"api": api, "tasks.db": filepath.Join(dir, "tasks.db"), "smtp": mails.smtp, "templates": filepath.Join(dir, "templates")})
+	config, err := configure(dir, mails.smtp)
 	if err != nil {
 		return err
 	}
@@ -52,107 +61,49 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer agent.Stop()
-	shop, err := openShop(ctx, agent.API, users)
+	shop, err := openShop(ctx, agent.API, users, lost)
 	if err != nil {
 		return err
 	}
 	defer shop.close()
-	s := &story{agent: agent, config: config, mails: mails, users: users, shop: shop, dir: dir}
-	for _, part := range []func(context.Context) error{s.register, s.python, s.kill, s.undo} {
-		if err := part(ctx); err != nil {
+	python, err := openPython(ctx, agent.API, users.path)
+	if err != nil {
+		return err
+	}
+	if python != nil {
+		defer python.Stop()
+	}
+	s := &story{agent: agent, config: config, mails: mails, users: users, shop: shop, python: python, welcome: make(map[string]bool)}
+	for _, act := range []func(context.Context) error{s.register, s.inPython, s.share, s.kill, s.goOn, s.undo, s.refuse, s.account} {
+		if err := act(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// story is what is played, and by whom.
-type story struct {
-	agent       *stage.Agent
-	config, dir string
-	mails       *mailpit
-	users       *users
-	shop        *shop
-}
-
-// register: the user is there as soon as it is saved; the mail follows.
-func (s *story) register(ctx context.Context) error {
-	fmt.Println("-- Ada registers with the app in Go")
-	begun := time.Now()
-	id, user, err := s.shop.register(ctx, "Ada", "ada@example.com")
+// configure puts this run's addresses and folder into the configuration, and returns
+// where it is.
+func configure(dir, smtp string) (string, error) {
+	const from = "examples/welcome-email"
+	text, err := os.ReadFile(filepath.Join(from, "outrigger.yaml"))
 	if err != nil {
-		return err
+		return "", err
 	}
-	fmt.Printf("after %d ms: user %d is saved, the caller has it\n", time.Since(begun).Milliseconds(), user.ID)
-	if err := s.shop.wait(ctx, id); err != nil {
-		return err
-	}
-	return s.once(ctx, user)
-}
-
-// kill: the agent dies between save and e-mail.
-func (s *story) kill(ctx context.Context) error {
-	fmt.Println("-- Grace registers, and the agent is killed between save and e-mail")
-	if err := s.agent.Run(ctx, "task", "pause", "mails"); err != nil { // so that there is a between
-		return err
-	}
-	id, user, err := s.shop.register(ctx, "Grace", "grace@example.com")
+	api, err := freeAddress()
 	if err != nil {
-		return err
+		return "", err
 	}
-	n, err := s.mails.count(ctx, user.Email)
-	if err != nil || n != 0 {
-		return errors.Join(err, fmt.Errorf("%d mails before the kill; want none", n))
+	config := string(text)
+	for _, place := range [][2]string{{"127.0.0.1:7601", api}, {"127.0.0.1:1025", smtp}, {"outrigger-tasks.db", filepath.Join(dir, "tasks.db")}} {
+		if strings.Count(config, place[0]) != 1 {
+			return "", fmt.Errorf("outrigger.yaml does not have %s once", place[0])
+		}
+		config = strings.Replace(config, place[0], place[1], 1)
 	}
-	fmt.Printf("user %d is saved, no mail yet: kill -9\n", user.ID)
-	s.agent.Kill()
-	if err := s.agent.Restart(ctx, s.config); err != nil {
-		return err
+	if err := os.CopyFS(filepath.Join(dir, "templates"), os.DirFS(filepath.Join(from, "templates"))); err != nil {
+		return "", err
 	}
-	if err := s.agent.Run(ctx, "task", "resume", "mails"); err != nil {
-		return err
-	}
-	if err := s.shop.wait(ctx, id); err != nil {
-		return err
-	}
-	fmt.Println("the chain went on with the mail")
-	return s.once(ctx, user)
-}
-
-// undo: a mail that is refused for good takes the user back.
-func (s *story) undo(ctx context.Context) error {
-	fmt.Println("-- Mallory registers with an address that the SMTP server refuses")
-	id, user, err := s.shop.register(ctx, "Mallory", "mallory@refused.example")
-	if err != nil {
-		return err
-	}
-	fmt.Printf("user %d is saved\n", user.ID)
-	why := s.shop.wait(ctx, id)
-	if why == nil {
-		return errors.New("the chain completed; want it to fail")
-	}
-	fmt.Println(why)
-	n, err := s.users.count(ctx, user.Email)
-	if err != nil || n != 0 {
-		return errors.Join(err, fmt.Errorf("%d users left; want none", n))
-	}
-	fmt.Println("the user was deleted again")
-	return nil
-}
-
-// once checks that a user is in the table once and got one mail.
-func (s *story) once(ctx context.Context, u user) error {
-	rows, err := s.users.count(ctx, u.Email)
-	if err != nil || rows != 1 {
-		return errors.Join(err, fmt.Errorf("%s is in the table %d times; want once", u.Email, rows))
-	}
-	subject, err := s.mails.only(ctx, u.Email)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("one mail: %q\n", subject)
-	if want := "Welcome, " + u.Name; subject != want {
-		return fmt.Errorf("its subject is %q; want %q", subject, want)
-	}
-	return nil
+	path := filepath.Join(dir, "outrigger.yaml")
+	return path, os.WriteFile(path, []byte(config), 0o600)
 }

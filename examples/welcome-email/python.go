@@ -6,14 +6,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/outrigger-rpc/outrigger/examples/internal/stage"
 )
 
-// python: an app in another language registers a user, and works beside the one in
-// Go.
-func (s *story) python(ctx context.Context) error {
+// openPython starts the app in Python. nil: this machine can't run it, and the
+// example says so.
+func openPython(ctx context.Context, api, database string) (*stage.App, error) {
 	dir, err := stage.Scratch("welcome-email/python")
 	if err == nil {
 		err = stage.Install(ctx, dir, "requirements.txt",
@@ -22,22 +21,13 @@ func (s *story) python(ctx context.Context) error {
 		)
 	}
 	if err != nil {
-		fmt.Println("-- SKIPPED: Alan registers with the app in Python:", err)
-		return nil
+		fmt.Println("-- SKIPPED: the app in Python, whose share the one in Go does:", err)
+		return nil, nil
 	}
 	if err := stubs(ctx, dir); err != nil {
-		return err
+		return nil, err
 	}
-	fmt.Println("-- Alan registers with the app in Python")
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	app := exec.CommandContext(ctx, filepath.Join(dir, "venv/bin/python"), filepath.Join(dir, "shop.py"), s.agent.API, s.users.path, "Alan", "alan@example.com")
-	out, err := app.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("shop.py: %w\n%s", err, out)
-	}
-	fmt.Print(string(out))
-	return s.once(ctx, user{Name: "Alan", Email: "alan@example.com"})
+	return stage.StartApp(ctx, dir, nil, "venv/bin/python", "shop.py", api, database)
 }
 
 // stubs makes Python code out of proto/, and of the one file that it imports beside

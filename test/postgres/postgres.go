@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package postgres runs a PostgreSQL of a test's own, in a temporary folder and,
 // where the test is root, as an unprivileged user. It can be stopped and started
 // again where it was.
@@ -43,7 +41,7 @@ type Server struct {
 // Start makes a cluster and starts it. Its durability is as it is by default: what
 // it acknowledged is on disk.
 func Start() (*Server, error) {
-	s := &Server{programs: programs(), as: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
+	s := &Server{programs: programs(), as: attributes()}
 	if s.programs == "" {
 		return nil, fmt.Errorf("%w: it is not installed (Debian: apt-get install postgresql)", ErrAbsent)
 	}

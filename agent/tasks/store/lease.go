@@ -64,14 +64,25 @@ func (s *Store) leaseFrom(ctx context.Context, tx *txn, queue string, n int, wor
 	if err != nil {
 		return nil, err
 	}
+	if len(result.Jobs) == 0 {
+		return nil, nil
+	}
+	ids := make([]int64, len(result.Jobs))
+	for i, row := range result.Jobs {
+		ids[i] = row.ID
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.tx.Exec(ctx, `INSERT INTO outrigger_lease (job_id, attempt, until) SELECT id, attempt, `+s.dialect.nowMS()+` + $1 FROM river_job WHERE id IN `+s.dialect.idList("$2")+`
+		ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, until = excluded.until`, length.Milliseconds(), string(list)); err != nil {
+		return nil, err
+	}
 	var jobs []Job
 	for _, row := range result.Jobs {
 		j, err := jobOf(row)
 		if err != nil {
-			return nil, err
-		}
-		if err := tx.tx.Exec(ctx, `INSERT INTO outrigger_lease (job_id, attempt, until) VALUES ($1, $2, `+s.dialect.nowMS()+` + $3)
-			ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, until = excluded.until`, j.ID, j.Attempt, length.Milliseconds()); err != nil {
 			return nil, err
 		}
 		tx.wait(queue, -1)

@@ -55,12 +55,12 @@ func (a *Agent) Kill() {
 
 // Restart runs an agent again that was killed.
 func (a *Agent) Restart(ctx context.Context, config string) error {
-	a.cmd = command(ctx, a.binary, "run", "-c", config, "--log-level", "warn", "--drain-timeout", "1s")
-	stderr, err := a.cmd.StderrPipe()
+	cmd := command(ctx, a.binary, "run", "-c", config, "--log-level", "warn", "--drain-timeout", "1s")
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err
 	}
-	if err := a.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
 	lines := bufio.NewScanner(stderr)
@@ -78,19 +78,27 @@ func (a *Agent) Restart(ctx context.Context, config string) error {
 				a.API = address
 			}
 		}
-		a.unread = make(chan struct{})
+		unread := make(chan struct{})
+		a.cmd, a.unread = cmd, unread
 		go func() {
-			defer close(a.unread)
+			defer close(unread)
 			_, _ = io.Copy(io.Discard, stderr)
 		}()
 		return nil
 	}
-	return errors.Join(errors.New("the agent does not start"), a.cmd.Wait())
+	return errors.Join(errors.New("the agent does not start"), cmd.Wait())
 }
 
 // Run runs one of the agent's verbs, such as breaker list, against this agent.
 func (a *Agent) Run(ctx context.Context, args ...string) error {
 	return finish(command(ctx, a.binary, append(args, "--api", a.API)...))
+}
+
+// Show does so and prints what the verb prints.
+func (a *Agent) Show(ctx context.Context, args ...string) error {
+	cmd := command(ctx, a.binary, append(args, "--api", a.API)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 // Stop lets the agent drain and waits for its end.

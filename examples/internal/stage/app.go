@@ -68,17 +68,18 @@ func Run(ctx context.Context, dir string, args ...string) error {
 	return finish(cmd)
 }
 
-// app is a program that answers each line of its input with a line.
-type app struct {
+// App is a program that answers each line of its input with a line.
+type App struct {
 	cmd    *exec.Cmd
 	input  io.WriteCloser
 	output chan string // closed at the end of it
 }
 
-// startApp runs an app in dir with one proxy variable.
-func startApp(ctx context.Context, dir, proxy string, args ...string) (*app, error) {
+// StartApp runs an app in dir. Of proxy variables it gets those in env alone: others
+// that the machine may have would lead around the agent.
+func StartApp(ctx context.Context, dir string, env []string, args ...string) (*App, error) {
 	cmd := command(ctx, args[0], args[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stderr = dir, behind(proxy), os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(unproxied(), env...), os.Stderr
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func startApp(ctx context.Context, dir, proxy string, args ...string) (*app, err
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	a := &app{cmd: cmd, input: input, output: make(chan string)}
+	a := &App{cmd: cmd, input: input, output: make(chan string)}
 	go func() {
 		defer close(a.output)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -100,8 +101,8 @@ func startApp(ctx context.Context, dir, proxy string, args ...string) (*app, err
 	return a, nil
 }
 
-// say writes a line to the app and returns the line that it answers.
-func (a *app) say(line string) (string, error) {
+// Say writes a line to the app and returns the line that it answers.
+func (a *App) Say(line string) (string, error) {
 	if _, err := fmt.Fprintln(a.input, line); err != nil {
 		return "", fmt.Errorf("the app takes no input: %w", err)
 	}
@@ -116,8 +117,8 @@ func (a *app) say(line string) (string, error) {
 	}
 }
 
-// stop ends the app's input, and the app if it doesn't take that as its end.
-func (a *app) stop() {
+// Stop ends the app's input, and the app if it doesn't take that as its end.
+func (a *App) Stop() {
 	a.input.Close()
 	last := time.AfterFunc(patience, func() { _ = a.cmd.Process.Kill() })
 	for range a.output { // what it still prints, nobody reads

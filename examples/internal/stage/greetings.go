@@ -25,7 +25,7 @@ type Greetings struct {
 // story is a Greetings under way.
 type story struct {
 	ctx     context.Context
-	app     *app
+	app     *App
 	servers [2]*greeter
 	calls   int
 }
@@ -49,10 +49,10 @@ func (g Greetings) Play(ctx context.Context) error {
 	}
 	defer agent.Stop()
 	proxy := "grpc_proxy=http://" + agent.Egress
-	if s.app, err = startApp(ctx, g.Dir, proxy, g.App...); err != nil {
+	if s.app, err = StartApp(ctx, g.Dir, []string{proxy}, g.App...); err != nil {
 		return err
 	}
-	defer s.app.stop()
+	defer s.app.Stop()
 	fmt.Printf("-- the app runs with %s\n", proxy)
 	for _, act := range []func() error{s.balance, s.loseOne, s.loseBoth, s.comeBack} {
 		if err := act(); err != nil {
@@ -75,7 +75,7 @@ func (s *story) greet() (string, error) {
 	}
 	name := names[s.calls%len(names)]
 	s.calls++
-	line, err := s.app.say(name)
+	line, err := s.app.Say(name)
 	if err != nil {
 		return "", err
 	}

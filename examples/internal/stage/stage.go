@@ -78,14 +78,12 @@ func finish(cmd *exec.Cmd) error {
 	return fmt.Errorf("%s: %w %s", strings.Join(cmd.Args, " "), err, strings.Join(said[:min(len(said), 6)], "\n"))
 }
 
-// behind is this process's environment with proxy as the only proxy variable:
-// others that the machine may have would lead around the agent.
-func behind(proxy string) []string {
-	var env []string
+// unproxied is this process's environment without proxy variables.
+func unproxied() (env []string) {
 	for _, pair := range os.Environ() {
 		if name, _, _ := strings.Cut(pair, "="); !strings.HasSuffix(strings.ToLower(name), "_proxy") {
 			env = append(env, pair)
 		}
 	}
-	return append(env, proxy)
+	return env
 }

@@ -1,9 +1,16 @@
-"""Registers a user by a chain of tasks, and does its share of their work: shop.py API DATABASE NAME EMAIL."""
+"""The shop in Python, beside the one in Go: shop.py API DATABASE.
+
+It registers users by the same chain, and does its share of the work that both
+submit. Each line of its input, "NAME EMAIL", is a user to register; it answers with
+a line once the user is saved. It ends when its input does.
+"""
 import json
+import re
 import signal
 import sqlite3
 import sys
 import threading
+import time
 
 import grpc
 from outrigger.v1 import task_pb2 as pb
@@ -11,67 +18,107 @@ from outrigger.v1 import task_pb2_grpc as rpc
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 
-address, path, name, email = sys.argv[1:5]
-done = {}
+address, path = sys.argv[1:3]
+
+
+class Permanent(Exception):
+    """No other attempt would mend it."""
+
+
+def validate(user):
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", user["email"]):
+        raise Permanent(f'"{user["email"]}" is no e-mail address')
+    return user
 
 
 def save(user):
-    """The same however often it is done: a task may come twice."""
+    """Does the same however often it is done: a task is done at least once, and now and then twice."""
     db = sqlite3.connect(path, timeout=5)
-    with db:
-        row = db.execute(
-            "INSERT INTO users (name, email) VALUES (?, ?) ON CONFLICT (email) DO UPDATE SET name = excluded.name RETURNING id",
-            (user["name"], user["email"]),
-        ).fetchone()
-    db.close()
-    return {**user, "id": row[0]}
+    try:
+        with db:
+            (user["id"],) = db.execute(
+                "INSERT INTO users (name, email) VALUES (?, ?) ON CONFLICT (email) DO UPDATE SET name = excluded.name RETURNING id",
+                (user["name"], user["email"]),
+            ).fetchone()
+    finally:
+        db.close()
+    return user
 
 
-kinds = {"validate-user": lambda user: user, "save-user": save}
+kinds = {"validate-user": validate, "save-user": save}
 
 
-def work(api, stop):
-    """Leases tasks, does them, and says how they ended."""
-    while not stop.is_set():
-        leased = api.LeaseTasks(pb.LeaseTasksRequest(kinds=list(kinds), worker="shop in Python", max_tasks=4, wait={"seconds": 1}))
-        for task in leased.tasks:
-            lease = pb.TaskLease(id=task.id, attempt=task.attempt)
+def payload(value):
+    return pb.Payload(data=json.dumps(value).encode(), content_type="application/json")
+
+
+def patiently(call, request, **more):
+    """Calls again while the agent is away."""
+    while True:
+        try:
+            return call(request, **more)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            time.sleep(0.2)
+
+
+def do(task):
+    """Does a task and says how it ended."""
+    lease = pb.TaskLease(id=task.id, attempt=task.attempt)
+    try:
+        result = kinds[task.kind](json.loads(task.payload.data))
+    except Exception as error:
+        why = str(error) or type(error).__name__
+        patiently(api.FailTask, pb.FailTaskRequest(lease=lease, error=why, permanent=isinstance(error, Permanent)))
+        return
+    patiently(api.CompleteTask, pb.CompleteTaskRequest(lease=lease, result=payload(result)))
+
+
+def work():
+    """Leases tasks one by one, until the app stops."""
+    request = pb.LeaseTasksRequest(kinds=list(kinds), worker="shop in Python", wait={"seconds": 1})
+    while not stopping.is_set():
+        for task in patiently(api.LeaseTasks, request).tasks:
             try:
-                result = json.dumps(kinds[task.kind](json.loads(task.payload.data)))
-            except Exception as why:
-                api.FailTask(pb.FailTaskRequest(lease=lease, error=str(why)))
-                continue
-            api.CompleteTask(pb.CompleteTaskRequest(lease=lease, result=pb.Payload(data=result.encode(), content_type="application/json")))
-            done[task.kind] = done.get(task.kind, 0) + 1
+                do(task)
+            except grpc.RpcError as error:  # ABORTED: the lease is over, and another attempt counts
+                print(f"shop.py: task {task.id}: {error.details()}", file=sys.stderr)
 
 
-def step(name, map, task, **more):
-    return pb.ChainStep(name=name, task=task, map=map, **more)
+def step(name, fields, task, **more):
+    return pb.ChainStep(name=name, map=fields, task=task, **more)
 
 
 def registration(user):
     """The chain: validate, save, welcome."""
-    return pb.TaskSpec(chain=pb.ChainWork(input=pb.Payload(data=json.dumps(user).encode(), content_type="application/json"), steps=[
+    remove = pb.StepCompensation(task=pb.TaskSpec(app=pb.AppWork(kind="delete-user")), map={"app.payload": "steps.save.output"})
+    return pb.TaskSpec(chain=pb.ChainWork(input=payload(user), steps=[
         step("validate", {"app.payload": "input"}, pb.TaskSpec(app=pb.AppWork(kind="validate-user"))),
-        step("save", {"app.payload": "steps.validate.output"}, pb.TaskSpec(app=pb.AppWork(kind="save-user"))),
-        step("welcome", {
-            "email.to": "[steps.save.output.email]",
-            "email.template.data_json": 'json({"name": steps.save.output.name, "id": steps.save.output.id})',
-        }, pb.TaskSpec(queue="mails", email=pb.EmailWork(template=pb.EmailTemplate(name="welcome")))),
+        step("save", {"app.payload": "steps.validate.output"}, pb.TaskSpec(app=pb.AppWork(kind="save-user")), compensation=remove),
+        step(
+            "welcome",
+            {"email.to": "[steps.save.output.email]", "email.template.data_json": "json(steps.save.output)"},
+            pb.TaskSpec(queue="mails", email=pb.EmailWork(template=pb.EmailTemplate(name="welcome"))),
+        ),
     ]))
 
 
-with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+def register(name, email):
+    """Returns the chain's id and the user, once it is saved."""
+    request = pb.SubmitTaskRequest(task=registration({"name": name, "email": email}), idempotency_key="register " + email)
+    chain = patiently(api.SubmitTask, request).task
+    saved = patiently(api.WaitTask, pb.WaitTaskRequest(id=chain.id, step="save"), timeout=30)
+    return chain.id, json.loads(saved.step_output.data)
+
+
+with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 1000)]) as channel:
     api = rpc.TaskServiceStub(channel)
-    stop = threading.Event()
-    worker = threading.Thread(target=work, args=(api, stop))
+    stopping = threading.Event()
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    try:
-        id = api.SubmitTask(pb.SubmitTaskRequest(task=registration({"name": name, "email": email}), idempotency_key="register " + email)).task.id
-        saved = api.WaitTask(pb.WaitTaskRequest(id=id, step="save"), timeout=30)
-        print("saved as", json.loads(saved.step_output.data))
-        ended = api.WaitTask(pb.WaitTaskRequest(id=id), timeout=30).task
-        print("the chain is", pb.TaskState.Name(ended.state))
-    finally:
-        stop.set()
-        worker.join()
+    for line in sys.stdin:
+        id, user = register(*line.split())
+        print(id, user["id"], flush=True)
+    stopping.set()
+    worker.join(timeout=3)

@@ -34,7 +34,7 @@ const (
 	TaskState_SCHEDULED TaskState = 1
 	// It waits for a free worker.
 	TaskState_AVAILABLE TaskState = 2
-	// An attempt is under way; of a chain: its steps are.
+	// An attempt is under way; of a chain: its steps are, or wait for their time.
 	TaskState_RUNNING TaskState = 3
 	// An attempt failed; the next one comes at run_at.
 	TaskState_RETRYABLE TaskState = 4
@@ -652,7 +652,12 @@ func (x *TaskSchedule) GetMissed() TaskSchedule_Missed {
 }
 
 // GrpcWork is a unary call that goes through the agent's own policies. It
-// carries the metadata outrigger-task-id, so that a receiver can tell a repetition.
+// carries the metadata outrigger-task-id, so that a receiver can tell a repetition,
+// and outrigger-task-attempt, from 1. INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
+// PERMISSION_DENIED, UNAUTHENTICATED, FAILED_PRECONDITION, OUT_OF_RANGE and
+// UNIMPLEMENTED are given up at once; every other code is tried again, RetryInfo
+// obeyed. What the agent's own policies refuse before any endpoint sees it (an open
+// breaker, no endpoints, a limit) is put off and counts as no attempt.
 type GrpcWork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The service as the configuration names it, or an authority.
@@ -726,8 +731,9 @@ func (x *GrpcWork) GetMetadata() []*TaskHeader {
 }
 
 // HttpWork is an HTTP request that goes through the agent's own policies. It
-// carries the header outrigger-task-id. 2xx is success; 408, 425, 429 and 5xx
-// are tried again, as is no answer; others are given up at once.
+// carries the headers outrigger-task-id and outrigger-task-attempt. 2xx is success;
+// 408, 425, 429 and 5xx are tried again, as is no answer, Retry-After obeyed;
+// others, redirects included, are given up at once.
 type HttpWork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The method. Default POST.
@@ -1328,7 +1334,11 @@ type ChainStep struct {
 	// and tags. Fields that map fills may be left out.
 	Task *TaskSpec `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
 	// Fields of task by CEL expressions, such as
-	// {"app.payload": "input.user", "email.to": "[steps.save.output.email]"}.
+	// {"app.payload": "input.user", "email.to": "[steps.save.output.email]"}. They see
+	// input, steps.NAME.output of steps that are done before (JSON, where it is; of
+	// grpc the reply's bytes; of email its message_id), and chain.id; json(x) and
+	// parse_json(text) write and read JSON. A payload takes any value, as JSON unless
+	// it is bytes; headers and metadata take a map; a duration takes "30s".
 	Map map[string]string `protobuf:"bytes,5,rep,name=map,proto3" json:"map,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What undoes it.
 	Compensation  *StepCompensation `protobuf:"bytes,6,opt,name=compensation,proto3" json:"compensation,omitempty"`
@@ -1550,7 +1560,7 @@ type Task struct {
 	CancelRequested bool `protobuf:"varint,18,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
 	// Who runs it or ran it last: an agent, or an app's worker.
 	Worker string `protobuf:"bytes,19,opt,name=worker,proto3" json:"worker,omitempty"`
-	// Of a chain: its steps.
+	// Of a chain: its steps; lists show them where payloads are asked for.
 	Steps []*TaskStep `protobuf:"bytes,20,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Every attempt that failed, the newest 10; GetTask alone shows it.
 	Failures []*TaskFailure `protobuf:"bytes,21,rep,name=failures,proto3" json:"failures,omitempty"`
@@ -4434,7 +4444,7 @@ type WorkRequest_Fail struct {
 }
 
 type WorkRequest_Stop struct {
-	// Lets no more come; what is held may be ended.
+	// Lets no more come; the stream ends once what is held has ended.
 	Stop *StopWork `protobuf:"bytes,5,opt,name=stop,proto3,oneof"`
 }
 

@@ -70,8 +70,9 @@ type TaskServiceClient interface {
 	// CANCELLED once it has; a chain compensates what it has done. A task that has
 	// ended is returned as it is.
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
-	// Runs a task again: one that FAILED or was CANCELLED begins anew, one that waits
-	// for its next attempt makes it now. FAILED_PRECONDITION: it runs, completed, or
+	// Runs a task again: one that FAILED or was CANCELLED begins anew, a chain at its
+	// first step that is not done; one that waits for its next attempt makes it now, a
+	// schedule submits a task now. FAILED_PRECONDITION: it runs, completed, or
 	// is a step of a chain that has ended.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
 	// Deletes tasks that have ended.
@@ -95,7 +96,7 @@ type TaskServiceClient interface {
 	// another attempt counts.
 	FailTask(ctx context.Context, in *FailTaskRequest, opts ...grpc.CallOption) (*FailTaskResponse, error)
 	// Leases, renews, completes and fails in one stream: leases are renewed as long
-	// as it is open.
+	// as it is open. Attempts that it holds when it breaks have failed.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error)
 }
 
@@ -333,8 +334,9 @@ type TaskServiceServer interface {
 	// CANCELLED once it has; a chain compensates what it has done. A task that has
 	// ended is returned as it is.
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
-	// Runs a task again: one that FAILED or was CANCELLED begins anew, one that waits
-	// for its next attempt makes it now. FAILED_PRECONDITION: it runs, completed, or
+	// Runs a task again: one that FAILED or was CANCELLED begins anew, a chain at its
+	// first step that is not done; one that waits for its next attempt makes it now, a
+	// schedule submits a task now. FAILED_PRECONDITION: it runs, completed, or
 	// is a step of a chain that has ended.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
 	// Deletes tasks that have ended.
@@ -358,7 +360,7 @@ type TaskServiceServer interface {
 	// another attempt counts.
 	FailTask(context.Context, *FailTaskRequest) (*FailTaskResponse, error)
 	// Leases, renews, completes and fails in one stream: leases are renewed as long
-	// as it is open.
+	// as it is open. Attempts that it holds when it breaks have failed.
 	Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error
 	mustEmbedUnimplementedTaskServiceServer()
 }

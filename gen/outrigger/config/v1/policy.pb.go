@@ -217,11 +217,14 @@ type Defer_Mode int32
 const (
 	// As OFF.
 	Defer_MODE_UNSPECIFIED Defer_Mode = 0
-	// Never.
+	// Never: a caller that asks is refused.
 	Defer_OFF Defer_Mode = 1
-	// When the caller asks.
+	// When the caller asks, by the metadata "outrigger-defer: true". Such a call
+	// is not tried now.
 	Defer_ON_REQUEST Defer_Mode = 2
-	// When the call fails.
+	// When the caller asks, and when a call failed that was tried now: because of
+	// the service or the way to it, and such that no endpoint has done it, or
+	// idempotent is true.
 	Defer_ON_FAILURE Defer_Mode = 3
 )
 
@@ -2734,7 +2737,9 @@ func (x *OutlierDetection) GetMaxEjectFor() *durationpb.Duration {
 	return nil
 }
 
-// Defer hands calls to the task executor.
+// Defer keeps unary gRPC calls for later, as tasks: it wants a tasks block. A
+// caller whose call is kept gets OK, an empty message and the trailer
+// outrigger-task-id.
 type Defer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default OFF.
