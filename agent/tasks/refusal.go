@@ -42,9 +42,16 @@ func invalid(e *FieldError) error {
 func asStatus(err error) error {
 	var field *FieldError
 	var is interface{ GRPCStatus() *status.Status }
+	var down *store.Unavailable // whose cause may be a deadline, and not the caller's
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &down):
+		if down.Unknown {
+			return refuse(codes.Unavailable, "the task store was lost while it wrote, and what was asked may be done: ask again, submits under the same idempotency_key: "+down.Why,
+				&errdetails.ErrorInfo{Domain: Domain, Reason: ReasonStore}, &errdetails.RetryInfo{RetryDelay: durationpb.New(storeRetry)})
+		}
+		return storeDown(down.Why)
 	case errors.As(err, &field):
 		return invalid(field)
 	case errors.As(err, &is):

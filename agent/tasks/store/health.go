@@ -58,7 +58,7 @@ func explained(err error) error {
 	}
 	var connect *pgconn.ConnectError
 	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &connect) { // which is a net.Error, too
-		return &Unavailable{Why: "the task store did not answer in time", Unknown: true, cause: err}
+		return &Unavailable{Why: "the task store did not answer in time", cause: err}
 	}
 	if why := postgresWhy(err); why != "" {
 		return &Unavailable{Why: why, cause: err}

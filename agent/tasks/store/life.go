@@ -42,10 +42,12 @@ func (s *Store) live() {
 			over = true
 			s.endAll(ErrLeaseOver)
 		}
-		// No longer than the lease lasts, so that its end is not missed over it.
-		patience := min(commitTimeout, s.options.Lease/3)
-		if left := time.Until(last.Add(s.options.Lease)); left > 0 {
-			patience = min(patience, left)
+		patience := commitTimeout
+		if s.options.Postgres != nil { // no longer than the lease lasts, so that its end is not missed over it
+			patience = min(patience, s.options.Lease/3)
+			if left := time.Until(last.Add(s.options.Lease)); left > 0 {
+				patience = min(patience, left)
+			}
 		}
 		begun := time.Now()
 		ctx, cancel := context.WithTimeout(s.stopped, patience)

@@ -204,8 +204,15 @@ func (w *writer) try(batch []*op) (err error) {
 	s := w.store
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
+	committing := false
 	defer func() {
 		err = s.health.note(explained(err))
+		var u *Unavailable
+		if committing && errors.As(err, &u) {
+			unsure := *u
+			unsure.Unknown = true
+			err = &unsure
+		}
 	}()
 	tx, err := s.exec.Begin(ctx)
 	if err != nil {
@@ -243,6 +250,7 @@ func (w *writer) try(batch []*op) (err error) {
 	if err := s.notify(ctx, tx, queues); err != nil {
 		return err
 	}
+	committing = s.options.Postgres != nil // SQLite's are done or not
 	if err := tx.Commit(ctx); err != nil {
 		return err
 	}
