@@ -22,7 +22,6 @@ type shop struct {
 	client  *task.Client
 	stop    context.CancelFunc
 	working sync.WaitGroup
-	failed  error // why it works no more; to be read after working.Wait
 }
 
 // openShop starts it. lost is called if it can't work.

@@ -161,6 +161,14 @@ func (s *story) goOn(ctx context.Context) error {
 	return s.byPython(ctx, user{Name: "Barbara", Email: "barbara@example.com"})
 }
 
+// fromFile: the command line can do it too.
+func (s *story) fromFile(ctx context.Context) error {
+	fmt.Println("-- somebody registers Linus by the command line, with chain.yaml")
+	const email = "linus@example.com"
+	s.welcome[email] = true
+	return s.agent.Show(ctx, "task", "submit", "--file", "examples/welcome-email/chain.yaml", "--data", `{"name": "Linus", "email": "`+email+`"}`, "--key", "register "+email, "--wait")
+}
+
 // undo: a mail that is refused for good takes the user back.
 func (s *story) undo(ctx context.Context) error {
 	fmt.Println("-- Mallory registers with an address that the SMTP server refuses for good")
