@@ -214,7 +214,9 @@ func (r *remote) printTask(c *cobra.Command, answer taskAnswer) error {
 	if task.GetCancelRequested() {
 		say("", "somebody asked to cancel it")
 	}
-	say("attempts", taskAttempts(task))
+	if !neverTried(task) {
+		say("attempts", taskAttempts(task))
+	}
 	if n := task.GetSnoozes(); n > 0 {
 		say("put off", plural(int64(n), "time")+", without an attempt")
 	}
@@ -243,7 +245,7 @@ func (r *remote) printTask(c *cobra.Command, answer taskAnswer) error {
 	}
 	t.print(w, colours)
 	printSteps(w, task, colours)
-	if len(task.GetFailures()) > 0 {
+	if len(task.GetFailures()) > 0 && !neverTried(task) {
 		fmt.Fprintln(w)
 		f := newTable(">ATTEMPT", "FAILED AT", "WHY")
 		for _, failure := range task.GetFailures() {
@@ -332,10 +334,16 @@ func taskState(t *outriggerv1.Task) cell {
 }
 
 func taskAttempts(t *outriggerv1.Task) string {
-	if t.GetMaxAttempts() == 0 {
+	if t.GetMaxAttempts() == 0 || neverTried(t) {
 		return "–"
 	}
 	return fmt.Sprintf("%d of %d", t.GetAttempts(), t.GetMaxAttempts())
+}
+
+// neverTried reports whether a task is not tried itself: a chain's steps are, and a
+// schedule's tasks.
+func neverTried(t *outriggerv1.Task) bool {
+	return t.GetKind() == "chain" || t.GetKind() == "schedule"
 }
 
 // oneReason says in a few words why a task is as it is.

@@ -74,7 +74,7 @@ func play(ctx context.Context, lost context.CancelCauseFunc) error {
 		defer python.Stop()
 	}
 	s := &story{agent: agent, config: config, mails: mails, users: users, shop: shop, python: python, welcome: make(map[string]bool)}
-	for _, act := range []func(context.Context) error{s.register, s.inPython, s.share, s.kill, s.goOn, s.undo, s.refuse, s.account} {
+	for _, act := range []func(context.Context) error{s.register, s.inPython, s.share, s.kill, s.goOn, s.fromFile, s.undo, s.refuse, s.account} {
 		if err := act(ctx); err != nil {
 			return err
 		}

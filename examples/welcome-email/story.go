@@ -62,7 +62,11 @@ const crowd = 20
 
 // share: what many users cause is done by both apps.
 func (s *story) share(ctx context.Context) error {
-	fmt.Printf("-- %d users register at once, and both apps work\n", crowd)
+	who := "both apps work"
+	if s.python == nil {
+		who = "the one app works"
+	}
+	fmt.Printf("-- %d users register at once, and %s\n", crowd, who)
 	var all sync.WaitGroup
 	failures := make([]error, crowd)
 	for i := range crowd {
@@ -159,6 +163,14 @@ func (s *story) goOn(ctx context.Context) error {
 	}
 	fmt.Println("-- Barbara registers with the app in Python, which outlived the agent too")
 	return s.byPython(ctx, user{Name: "Barbara", Email: "barbara@example.com"})
+}
+
+// fromFile: the command line can do it too.
+func (s *story) fromFile(ctx context.Context) error {
+	fmt.Println("-- somebody registers Linus by the command line, with chain.yaml")
+	const email = "linus@example.com"
+	s.welcome[email] = true
+	return s.agent.Show(ctx, "task", "submit", "--file", "examples/welcome-email/chain.yaml", "--data", `{"name": "Linus", "email": "`+email+`"}`, "--key", "register "+email, "--wait")
 }
 
 // undo: a mail that is refused for good takes the user back.

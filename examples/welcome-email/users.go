@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	_ "modernc.org/sqlite" // the driver
 )
@@ -27,13 +28,12 @@ func openUsers(path string) (*users, error) {
 		return nil, err
 	}
 	if _, err := db.Exec("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL UNIQUE)"); err != nil {
-		_ = db.Close() // why it can't be used is told
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	return &users{db, path}, nil
 }
 
-func (u *users) close() { _ = u.db.Close() }
+func (u *users) close() { _ = u.db.Close() } // the file is thrown away
 
 // save does the same however often it is done: a task is done at least once, and now
 // and then twice.
