@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/outrigger-rpc/outrigger/examples/internal/stage"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
@@ -144,7 +146,8 @@ func (s *story) waiting(ctx context.Context, u user) error {
 	if rows[u.Email] != 1 || len(mails) != 0 {
 		return fmt.Errorf("%s is in the table %d times and got %d mails; want once, and none yet", u.Email, rows[u.Email], len(mails))
 	}
-	list, err := s.shop.client.API().ListQueues(ctx, &outriggerv1.ListQueuesRequest{})
+	// A connection that lost its agent a moment ago is still in its backoff.
+	list, err := s.shop.client.API().ListQueues(ctx, &outriggerv1.ListQueuesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
