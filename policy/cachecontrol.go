@@ -130,14 +130,15 @@ func parseSeconds(v string) time.Duration {
 	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
 		v = v[1 : len(v)-1]
 	}
-	var d time.Duration
+	const most = int64(maxCacheAge / time.Second)
+	var seconds int64 // bounded as it grows, so that no number is too long
 	for i := range len(v) {
 		if v[i] < '0' || v[i] > '9' {
 			return 0
 		}
-		d = min(d*10+time.Duration(v[i]-'0')*time.Second, maxCacheAge)
+		seconds = min(seconds*10+int64(v[i]-'0'), most)
 	}
-	return d
+	return time.Duration(seconds) * time.Second
 }
 
 func trimSpace(s string) string { return strings.Trim(s, " \t") }

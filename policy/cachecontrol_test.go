@@ -54,7 +54,7 @@ func TestParseCacheControlDoesNotAllocate(t *testing.T) {
 }
 
 func FuzzCacheControl(f *testing.F) {
-	for _, seed := range []string{"", "no-store", `x="a, b\"", max-age=5`, `private="`, "max-age=99999999999999999999", `=,"=\`, "stale-if-error = 5"} {
+	for _, seed := range []string{"", "no-store", `x="a, b\"", max-age=5`, `private="`, "max-age=99999999999999999999", "max-age=9227000000", `=,"=\`, "stale-if-error = 5"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, v string) {
