@@ -130,11 +130,9 @@ func TestAFailedChainGoesOnWhereItFailed(t *testing.T) {
 		task := s.submit(chainOf("", step("a", nil, method("A")), step("b", nil, method("B"))))
 		s.want(s.wait(task.GetId()), outriggerv1.TaskState_FAILED, 0)
 		broken = false
-		r, err := s.e.RetryTask(s.t.Context(), &outriggerv1.RetryTaskRequest{Id: task.GetId()})
-		if err != nil {
+		if _, err := s.e.RetryTask(s.t.Context(), &outriggerv1.RetryTaskRequest{Id: task.GetId()}); err != nil {
 			t.Fatal(err)
 		}
-		s.want(r.GetTask(), outriggerv1.TaskState_RUNNING, 0)
 		done := s.wait(task.GetId())
 		s.want(done, outriggerv1.TaskState_COMPLETED, 0)
 		var methods []string
@@ -144,7 +142,7 @@ func TestAFailedChainGoesOnWhereItFailed(t *testing.T) {
 		if fmt.Sprint(methods) != "[A B B]" || string(done.GetResult().GetPayload().GetData()) != "/shop.Users/B" {
 			t.Errorf("called %v, result %v", methods, done.GetResult())
 		}
-		_, err = s.e.RetryTask(s.t.Context(), &outriggerv1.RetryTaskRequest{Id: done.GetSteps()[0].GetTask()})
+		_, err := s.e.RetryTask(s.t.Context(), &outriggerv1.RetryTaskRequest{Id: done.GetSteps()[0].GetTask()})
 		wantStatus(t, err, codes.FailedPrecondition, "COMPLETED")
 	})
 }
