@@ -145,7 +145,9 @@ func (s *Store) took(queue string, result *riverdriver.JobGetAvailableResult, sl
 		}
 	}
 	s.fetchEnds(jobs)
-	s.slots.used(queue, slots, len(jobs))
+	if s.slots.used(queue, slots, len(jobs)) {
+		s.hub.publish(topicInsert, payload(insertPayload{queue}))
+	}
 	if len(result.Jobs) == 0 {
 		return
 	}

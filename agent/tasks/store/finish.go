@@ -34,7 +34,9 @@ func (s *Store) Insert(ctx context.Context, jobs []New) ([]Inserted, error) {
 }
 
 // Finish ends an attempt. also runs in the same transaction, after the end; if it
-// fails, nothing happened. ErrLost: the attempt is over already.
+// fails, nothing happened. It must not block, or use the store but by its Tx: other
+// writes wait for it. It may run more than once, and still when Finish has returned
+// since ctx ended. ErrLost: the attempt is over already.
 func (s *Store) Finish(ctx context.Context, h Held, o Outcome, also func(ctx context.Context, tx Tx) error) error {
 	f := &finishing{held: h, outcome: o}
 	end := &op{finish: f, bytes: len(o.output)}
@@ -58,7 +60,7 @@ func (s *Store) Finish(ctx context.Context, h Held, o Outcome, also func(ctx con
 	return err
 }
 
-// Update runs a function in a transaction of its own.
+// Update runs a function in a transaction, under the terms of Finish's also.
 func (s *Store) Update(ctx context.Context, do func(ctx context.Context, tx Tx) error) error {
 	return s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error { return do(ctx, tx) }})
 }
@@ -210,47 +212,42 @@ func (t *txn) end(ctx context.Context, all []ending) error {
 
 // Cancel ends a job that has not ended; of one that runs it asks that it stop.
 func (s *Store) Cancel(ctx context.Context, id int64) (Job, error) {
-	var j Job
-	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) (err error) {
-		j, err = tx.cancel(ctx, id)
-		return err
-	}})
-	return j, err
+	return change(ctx, s.writer, func(ctx context.Context, tx *txn) (Job, error) { return tx.cancel(ctx, id) })
 }
 
 // Retry has a job run again: one that was given up or cancelled begins anew, one
 // that waits for its next attempt gets it now. ErrState: it runs or is done.
 func (s *Store) Retry(ctx context.Context, id int64) (Job, error) {
-	var j Job
-	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
-		before, err := tx.Get(ctx, id)
-		if err != nil {
-			return err
-		}
-		switch before.State {
-		case Running, Done, Pending:
-			j = before
-			return ErrState
-		}
-		if err := tx.tx.Exec(ctx, "UPDATE river_job SET metadata = "+s.dialect.forgetCancel()+" WHERE id = $1", id); err != nil {
-			return err
-		}
-		now := time.Now()
-		row, err := tx.tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id, Now: &now})
-		if isTaken(err) {
-			return fmt.Errorf("%w: another one that has not ended has its unique key", ErrState)
-		}
-		if err != nil {
-			return notFound(err)
-		}
-		if j, err = jobOf(row); err != nil {
-			return err
-		}
-		if before.State.waits() {
-			tx.wait(j.Queue, -1) // began counts it again
-		}
-		tx.began(j, &tx.moved, &tx.rings)
-		return nil
-	}})
-	return j, err
+	return change(ctx, s.writer, func(ctx context.Context, tx *txn) (Job, error) { return tx.retry(ctx, id) })
+}
+
+func (t *txn) retry(ctx context.Context, id int64) (Job, error) {
+	before, err := t.Get(ctx, id)
+	if err != nil {
+		return before, err
+	}
+	switch before.State {
+	case Running, Done, Pending:
+		return before, ErrState
+	}
+	if err := t.tx.Exec(ctx, "UPDATE river_job SET metadata = "+t.store.dialect.forgetCancel()+" WHERE id = $1", id); err != nil {
+		return before, err
+	}
+	now := time.Now()
+	row, err := t.tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id, Now: &now})
+	if isTaken(err) {
+		return before, fmt.Errorf("%w: another one that has not ended has its unique key", ErrState)
+	}
+	if err != nil {
+		return before, notFound(err)
+	}
+	j, err := jobOf(row)
+	if err != nil {
+		return before, err
+	}
+	if before.State.waits() {
+		t.wait(j.Queue, -1) // began counts it again
+	}
+	t.began(j, &t.moved, &t.rings)
+	return j, nil
 }

@@ -95,16 +95,15 @@ func (s *Store) leaseFrom(ctx context.Context, tx *txn, queue string, n int, wor
 // Renew makes leases last until the times that stand at the same place. Those that
 // are over stay over.
 func (s *Store) Renew(ctx context.Context, held []Held, until []time.Time) ([]Renewal, error) {
-	var renewed []Renewal
 	lengths := make([]time.Duration, len(until)) // the database has a clock of its own
 	for i, t := range until {
 		lengths[i] = time.Until(t)
 	}
-	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
-		renewed = make([]Renewal, len(held))
+	return change(ctx, s.writer, func(ctx context.Context, tx *txn) ([]Renewal, error) {
+		renewed := make([]Renewal, len(held))
 		for i, h := range held {
 			if err := tx.tx.Exec(ctx, `UPDATE outrigger_lease SET until = `+s.dialect.nowMS()+` + $1 WHERE job_id = $2 AND attempt = $3`, lengths[i].Milliseconds(), h.ID, h.Attempt); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		ids := make([]int64, len(held))
@@ -113,16 +112,15 @@ func (s *Store) Renew(ctx context.Context, held []Held, until []time.Time) ([]Re
 		}
 		standing, err := s.standing(ctx, tx, ids)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for i, h := range held {
 			if l, ok := standing[h.ID]; ok && l.attempt == h.Attempt {
 				renewed[i] = Renewal{Until: until[i], CancelRequested: l.cancel}
 			}
 		}
-		return nil
-	}})
-	return renewed, err
+		return renewed, nil
+	})
 }
 
 type standing struct {

@@ -233,18 +233,11 @@ func (s *Store) Purge(ctx context.Context, f PurgeFilter) (int, error) {
 
 // deleteSome deletes the jobs that a query finds.
 func (s *Store) deleteSome(ctx context.Context, query string, args []any) (int, error) {
-	n := 0
-	err := s.writer.do(ctx, &op{other: func(ctx context.Context, tx *txn) error {
-		var text string
-		if err := tx.tx.QueryRow(ctx, s.dialect.gather("id", query), args...).Scan(&text); err != nil {
-			return err
+	return change(ctx, s.writer, func(ctx context.Context, tx *txn) (int, error) {
+		ids, err := s.idsOf(ctx, tx.tx, query, args...)
+		if err != nil || len(ids) == 0 {
+			return 0, err
 		}
-		n = strings.Count(text, "[") - 1
-		if n == 0 {
-			return nil
-		}
-		flat := strings.NewReplacer("[[", "[", "]]", "]", "], [", ",", "],[", ",").Replace(text)
-		return tx.tx.Exec(ctx, "DELETE FROM river_job WHERE id IN "+s.dialect.idList("$1"), flat)
-	}})
-	return n, err
+		return len(ids), tx.tx.Exec(ctx, "DELETE FROM river_job WHERE id IN "+s.dialect.idList("$1"), jsonIDs(ids))
+	})
 }

@@ -34,14 +34,21 @@ func (s *slots) take(queue string, wanted int) int {
 	return n
 }
 
-// used says how many of the slots that were taken have a job; the rest is free.
-func (s *slots) used(queue string, taken, jobs int) {
+// used says how many of the slots that were taken have a job; the rest is free. It
+// reports whether there may be more jobs, and slots for them, that came free
+// meanwhile.
+func (s *slots) used(queue string, taken, jobs int) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active[queue] -= taken - jobs
-	if jobs == taken {
-		s.hungry[queue] = true
+	if jobs < taken || taken == 0 {
+		return false
 	}
+	if s.active[queue] < s.limit[queue] {
+		return true
+	}
+	s.hungry[queue] = true
+	return false
 }
 
 // free frees a slot. It reports whether a job may wait for it.

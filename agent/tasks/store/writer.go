@@ -81,6 +81,31 @@ func (w *writer) do(ctx context.Context, o *op) error {
 	}
 }
 
+// change has a function run in a transaction and returns what came of it; nothing
+// where nobody waited for it to end.
+func change[T any](ctx context.Context, w *writer, do func(ctx context.Context, tx *txn) (T, error)) (T, error) {
+	var result, nothing T
+	o := &op{other: func(ctx context.Context, tx *txn) (err error) {
+		result, err = do(ctx, tx)
+		return err
+	}}
+	err := w.do(ctx, o)
+	if !o.answered() {
+		return nothing, err
+	}
+	return result, err
+}
+
+// answered reports whether an op is through.
+func (o *op) answered() bool {
+	select {
+	case <-o.done:
+		return true
+	default: // also of one that was refused at the door
+		return false
+	}
+}
+
 func (w *writer) run(ctx context.Context) {
 	for {
 		var batch []*op
