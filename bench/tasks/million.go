@@ -12,7 +12,7 @@ import (
 
 const (
 	fillers      = 4
-	fillBatch    = 1000
+	fillBatch    = 100
 	listings     = 50
 	mostListing  = 50.0 // ms
 	mostSlower   = 1.5
@@ -104,7 +104,7 @@ func millionPart(b *bench) ([]goal, error) {
 	return []goal{
 		atMost(slowest, mostListing, "the slowest first page, p99 in ms"),
 		atMost(median(ways[1].figures)/median(ways[0].figures), mostSlower, "submits are slower than into an empty store by a factor of"),
-		atMost(mib(most), mostResident, "the agent's resident memory at most while it holds them, in MiB"),
+		atMost(mib(max(filling, most)), mostResident, "the agent's resident memory at most, in MiB"),
 	}, nil
 }
 

@@ -141,6 +141,8 @@ type backend interface {
 	migrate(ctx context.Context) error
 	// client makes a River client that runs jobs.
 	client(s *Store, config *river.Config) (engine, error)
+	// writers is how many transactions of writes may be under way.
+	writers() int
 	// fetch calls do with what fetches jobs that are run here.
 	fetch(ctx context.Context, do func(riverdriver.Executor) error) error
 	// listen hears what other agents tell, until the context ends.
@@ -183,7 +185,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.goroutine.Go(s.reconnect)
 	}
 	s.goroutine.Go(func() { s.alarms.run(s.stopped) })
-	s.goroutine.Go(func() { s.writer.run(s.stopped) })
+	for range s.backend.writers() {
+		s.goroutine.Go(func() { s.writer.run(s.stopped) })
+	}
 	s.goroutine.Go(s.live)
 	s.goroutine.Go(s.care)
 	return s, nil

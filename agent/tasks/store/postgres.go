@@ -113,6 +113,10 @@ func (b *postgresBackend) migrate(ctx context.Context) error {
 	))
 }
 
+// writers implements backend: while one transaction waits for the server's disk the
+// next one gathers and is prepared.
+func (b *postgresBackend) writers() int { return 2 }
+
 // fetch implements backend. A fetch that a crash of the server undoes costs doing the
 // job twice, and one of the two ends it: it need not wait for the disk.
 func (b *postgresBackend) fetch(_ context.Context, do func(riverdriver.Executor) error) error {

@@ -136,6 +136,8 @@ func (b *sqliteBackend) migrate(ctx context.Context) error {
 	))
 }
 
+func (b *sqliteBackend) writers() int { return 1 }
+
 func (b *sqliteBackend) listen(context.Context) {} // there is nobody to hear
 
 // fetch implements backend. A fetch that a power loss undoes costs nothing but doing
