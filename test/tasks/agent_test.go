@@ -49,7 +49,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	buildDir = dir
 	path := filepath.Join(dir, "outrigger")
-	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/agent").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(append([]string{"build"}, buildFlags...), "-o", path, "../../cmd/agent")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
@@ -122,8 +122,14 @@ tasks:
 			a.kill()
 		}
 		a.log.Close()
+		text, _ := os.ReadFile(a.log.Name())
+		if at := bytes.Index(text, []byte("DATA RACE")); at >= 0 {
+			t.Errorf("%s had a race:\n%s", name, text[at:min(at+4000, len(text))])
+		}
+		if at := bytes.Index(text, []byte("panic: ")); at >= 0 {
+			t.Errorf("%s panicked:\n%s", name, text[at:min(at+4000, len(text))])
+		}
 		if t.Failed() {
-			text, _ := os.ReadFile(a.log.Name())
 			t.Logf("the last words of %s:\n%s", name, text[max(0, len(text)-4000):])
 		}
 		os.RemoveAll(dir)
