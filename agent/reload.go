@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/outrigger-rpc/outrigger/agent/admin"
 	"github.com/outrigger-rpc/outrigger/agent/config"
+	"github.com/outrigger-rpc/outrigger/agent/tasks"
 )
 
 // reloads is the configuration in force and how it got there.
@@ -83,14 +85,35 @@ func (a *Agent) replace(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := a.replaceRest(old, c); err != nil {
+		opened.close()
+		return err
+	}
+	a.relay.SetTable(a.registry.apply(c, opened))
+	return nil
+}
+
+// replaceRest takes over what is not the registry's.
+func (a *Agent) replaceRest(old, c *config.Config) error {
+	var settings tasks.Settings
+	var files *taskFiles
+	if a.tasks != nil {
+		var err error
+		if settings, files, err = openTaskSettings(a.logger, c.Tasks); err != nil {
+			return err
+		}
+	}
 	if c.Telemetry != old.Telemetry {
 		if err := a.startTelemetry(c); err != nil {
-			opened.close()
-			return err
+			return errors.Join(err, files.close())
 		}
 		a.accessLog.setMode(logMode(c.Telemetry.AccessLog))
 	}
-	a.relay.SetTable(a.registry.apply(c, opened))
+	if a.tasks != nil {
+		if err := a.tasks.apply(context.Background(), settings, files); err != nil {
+			return errors.Join(err, files.close())
+		}
+	}
 	return nil
 }
 

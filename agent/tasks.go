@@ -8,7 +8,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/outrigger-rpc/outrigger/agent/admin"
 	"github.com/outrigger-rpc/outrigger/agent/api"
@@ -27,11 +28,24 @@ type taskPlane struct {
 	store    *store.Store
 	calls    *calls
 	egress   *egressTransport
-	mail     *email.Sender // nil: none is configured
-	webhooks map[string]*webhook.Files
-	drain    time.Duration
+	files    atomic.Pointer[taskFiles]
+	replaced sync.WaitGroup // files whose last mails are still sent
 	// deferrals are what the relay asks of the executor.
 	deferrals *deferrals
+}
+
+// taskFiles is what the executor's settings hold open. A reload opens it anew.
+type taskFiles struct {
+	mail     *email.Sender // nil: none is configured
+	webhooks map[string]*webhook.Files
+}
+
+// close ends it once the mails under way are sent.
+func (f *taskFiles) close() error {
+	if f == nil || f.mail == nil {
+		return nil
+	}
+	return f.mail.Close()
 }
 
 // newTaskPlane opens what the tasks block asks for. nil where there is none.
@@ -40,7 +54,7 @@ func (a *Agent) newTaskPlane(ctx context.Context, c *config.Config) (*taskPlane,
 	if t == nil {
 		return nil, nil
 	}
-	p := &taskPlane{drain: t.Drain, webhooks: make(map[string]*webhook.Files), deferrals: a.deferrals}
+	p := &taskPlane{deferrals: a.deferrals}
 	err := p.open(ctx, a, t)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
@@ -50,10 +64,11 @@ func (a *Agent) newTaskPlane(ctx context.Context, c *config.Config) (*taskPlane,
 }
 
 func (p *taskPlane) open(ctx context.Context, a *Agent, t *config.Tasks) error {
-	settings, err := p.settings(a.logger, t)
+	settings, files, err := openTaskSettings(a.logger, t)
 	if err != nil {
 		return err
 	}
+	p.files.Store(files)
 	if p.calls, err = a.newCalls(); err != nil {
 		return err
 	}
@@ -81,8 +96,19 @@ func (p *taskPlane) open(ctx context.Context, a *Agent, t *config.Tasks) error {
 	return nil
 }
 
-// settings resolves what the executor is told, and opens the files that it names.
-func (p *taskPlane) settings(logger *slog.Logger, t *config.Tasks) (tasks.Settings, error) {
+// apply takes over what openTaskSettings opened. An error leaves the old in force.
+func (p *taskPlane) apply(ctx context.Context, settings tasks.Settings, files *taskFiles) error {
+	if err := p.executor.Apply(ctx, settings); err != nil {
+		return fmt.Errorf("tasks: %w", err)
+	}
+	old := p.files.Swap(files)
+	p.replaced.Go(func() { _ = old.close() })
+	return nil
+}
+
+// openTaskSettings resolves what the executor is told, and opens the files that it
+// names.
+func openTaskSettings(logger *slog.Logger, t *config.Tasks) (tasks.Settings, *taskFiles, error) {
 	s := tasks.Settings{
 		Queues: make(map[string]tasks.Queue), Kinds: make(map[string]tasks.Kind), MaxPayload: t.MaxPayload, Webhooks: make(map[string]tasks.Signer),
 		Retention: store.Retention{Completed: t.Store.Completed, Cancelled: t.Store.Cancelled, Failed: t.Store.Failed},
@@ -101,36 +127,53 @@ func (p *taskPlane) settings(logger *slog.Logger, t *config.Tasks) (tasks.Settin
 			BackoffBase: k.BackoffBase, BackoffMax: k.BackoffMax, Timeout: k.Timeout, Targets: &k.SLA,
 		}
 	}
-	if err := p.openMail(&s, t.Email); err != nil {
-		return s, err
-	}
-	for name, files := range t.Webhooks {
-		secrets, err := webhook.Open(files...)
+	files := &taskFiles{webhooks: make(map[string]*webhook.Files)}
+	for name, paths := range t.Webhooks {
+		secrets, err := webhook.Open(paths...)
 		if err != nil {
-			return s, fmt.Errorf("tasks.webhook_secrets %q: %w", name, err)
+			return s, nil, fmt.Errorf("tasks.webhook_secrets %q: %w", name, err)
 		}
-		p.webhooks[name], s.Webhooks[name] = secrets, secrets
+		files.webhooks[name], s.Webhooks[name] = secrets, secrets
 	}
-	if len(t.Store.Keys) > 0 {
-		files := make([]seal.File, len(t.Store.Keys))
-		for i, k := range t.Store.Keys {
-			files[i] = seal.File{ID: k.ID, Path: k.File}
-		}
-		keys, warnings, err := seal.Load(files)
-		if err != nil {
-			return s, fmt.Errorf("tasks.store.encryption: %w", err)
-		}
-		for _, w := range warnings {
-			logger.Warn("tasks.store.encryption: " + w)
-		}
-		s.Seal = keys
+	if err := openSeal(&s, logger, t.Store.Keys); err != nil {
+		return s, nil, err
 	}
-	return s, nil
+	var err error
+	if files.mail, err = openMail(&s, t.Email); err != nil {
+		return s, nil, err
+	}
+	return s, files, nil
 }
 
-func (p *taskPlane) openMail(s *tasks.Settings, c *config.TaskEmail) (err error) {
-	if c == nil {
+func openSeal(s *tasks.Settings, logger *slog.Logger, of []config.TaskKey) error {
+	if len(of) == 0 {
 		return nil
+	}
+	files := make([]seal.File, len(of))
+	for i, k := range of {
+		files[i] = seal.File{ID: k.ID, Path: k.File}
+	}
+	keys, warnings, err := seal.Load(files)
+	if err != nil {
+		return fmt.Errorf("tasks.store.encryption: %w", err)
+	}
+	for _, w := range warnings {
+		logger.Warn("tasks.store.encryption: " + w)
+	}
+	s.Seal = keys
+	return nil
+}
+
+func openMail(s *tasks.Settings, c *config.TaskEmail) (*email.Sender, error) {
+	if c == nil {
+		return nil, nil
+	}
+	if c.Templates != "" {
+		templates, err := email.Load(c.Templates)
+		if err != nil {
+			return nil, fmt.Errorf("tasks.email.templates: %w", err)
+		}
+		s.Templates = templates
 	}
 	security := email.STARTTLS
 	switch {
@@ -139,19 +182,15 @@ func (p *taskPlane) openMail(s *tasks.Settings, c *config.TaskEmail) (err error)
 	case c.Plain:
 		security = email.None
 	}
-	if p.mail, err = email.NewSender(email.Settings{
+	sender, err := email.NewSender(email.Settings{
 		Address: c.Server, Security: security, ServerName: c.ServerName, CAFile: c.CAFile, Username: c.Username, PasswordFile: c.PasswordFile,
 		From: c.From, SenderDomains: c.SenderDomains, MessageIDDomain: c.Domain, Hello: c.Hello, Timeout: c.Timeout, MaxConnections: c.MaxConnections,
-	}); err != nil {
-		return fmt.Errorf("tasks.email: %w", err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tasks.email: %w", err)
 	}
-	s.Email = p.mail
-	if c.Templates != "" {
-		if s.Templates, err = email.Load(c.Templates); err != nil {
-			return fmt.Errorf("tasks.email.templates: %w", err)
-		}
-	}
-	return nil
+	s.Email = sender
+	return sender, nil
 }
 
 // drainTasks lets running tasks end, for as long as the configuration says or until
@@ -160,7 +199,7 @@ func (a *Agent) drainTasks() {
 	if a.tasks == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(a.patience, a.tasks.drain)
+	ctx, cancel := context.WithTimeout(a.patience, a.reload.config().Tasks.Drain)
 	defer cancel()
 	if err := a.tasks.executor.Stop(ctx); err != nil {
 		a.logger.Warn("tasks were cut off; they run again", "error", err)
@@ -177,9 +216,8 @@ func (p *taskPlane) close() error {
 	if p.store != nil {
 		errs = append(errs, p.store.Close())
 	}
-	if p.mail != nil {
-		errs = append(errs, p.mail.Close())
-	}
+	errs = append(errs, p.files.Load().close())
+	p.replaced.Wait()
 	if p.calls != nil {
 		errs = append(errs, p.calls.conn.Close())
 	}
@@ -262,7 +300,7 @@ func (a *Agent) taskParts() []admin.Part {
 		part.State, part.Detail = admin.Warning, why
 	}
 	parts := []admin.Part{part}
-	for name, files := range p.webhooks {
+	for name, files := range p.files.Load().webhooks {
 		if err := files.Problem(); err != nil {
 			parts = append(parts, admin.Part{Name: "webhook secret " + name, State: admin.Warning, Detail: err.Error()})
 		}

@@ -192,6 +192,72 @@ func TestTasksOutliveARestart(t *testing.T) {
 	}
 }
 
+func TestAReloadChangesHowTasksAreRun(t *testing.T) {
+	// Given an agent whose tasks know no kind "letters", no queue "slow", and no mail,
+	up := startUpstream(t)
+	base := storing(t, configOf("timeout: 1s", up), "")
+	a := startAgent(t, base)
+	api := a.tasksAPI()
+	letters := &outriggerv1.SubmitTaskRequest{Task: &outriggerv1.TaskSpec{Work: &outriggerv1.TaskSpec_App{App: &outriggerv1.AppWork{Kind: "letters"}}}}
+	slow := echoTask(t, "x")
+	slow.Task.Queue = "slow"
+	for _, unknown := range []*outriggerv1.SubmitTaskRequest{letters, slow} {
+		if _, err := api.SubmitTask(t.Context(), unknown); status.Code(err) != codes.InvalidArgument {
+			t.Fatalf("before: %v", err)
+		}
+	}
+
+	// when its file names them, with a mail server, and is read again,
+	more := "  queues: [{name: slow, workers: 1}]\n  email: {server: \"127.0.0.1:1025\", from: \"a@example.com\"}\n"
+	a.rewrite(strings.Replace(base, "{name: grpc,", "{name: letters}, {name: grpc,", 1) + more)
+
+	// then both work, without a restart,
+	if _, err := api.SubmitTask(t.Context(), letters); err != nil {
+		t.Error(err)
+	}
+	submitted, err := api.SubmitTask(t.Context(), slow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done := waited(t, api, submitted.GetTask().GetId()); done.GetState() != outriggerv1.TaskState_COMPLETED || done.GetQueue() != "slow" {
+		t.Errorf("%v", done)
+	}
+	if leased, err := api.LeaseTasks(t.Context(), &outriggerv1.LeaseTasksRequest{Kinds: []string{"letters"}, Worker: "w"}); err != nil || len(leased.GetTasks()) != 1 {
+		t.Errorf("%v %v", leased, err)
+	}
+	// and a kind that workers may hold can't go.
+	if err := os.WriteFile(a.path, []byte(base), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(); err == nil || !strings.Contains(err.Error(), `tasks.kinds: "letters" goes`) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAReloadWhoseTaskFilesAreBrokenChangesNothing(t *testing.T) {
+	up := startUpstream(t)
+	base := storing(t, configOf("timeout: 1s", up), "")
+	a := startAgent(t, base)
+	for more, want := range map[string]string{
+		"  webhook_secrets: [{name: shop, files: [nowhere.secret]}]\n":                         `tasks.webhook_secrets "shop"`,
+		"  email: {server: \"127.0.0.1:1025\", from: \"a@example.com\", templates: nowhere}\n": "tasks.email.templates",
+	} {
+		if err := os.WriteFile(a.path, []byte(base+"  queue_capacity: 1\n"+more), 0o600); err != nil {
+			t.Fatal(err)
+		}
+
+		err := a.Reload()
+
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	queues, err := a.tasksAPI().ListQueues(t.Context(), &outriggerv1.ListQueuesRequest{})
+	if err != nil || queues.GetQueues()[0].GetCapacity() == 1 {
+		t.Errorf("%v %v", queues, err)
+	}
+}
+
 func TestAFileThatTasksNameAndThatIsNotThereIsNamed(t *testing.T) {
 	for more, want := range map[string]string{
 		"  webhook_secrets: [{name: shop, files: [nowhere.secret]}]\n":                         `tasks.webhook_secrets "shop"`,

@@ -23,6 +23,8 @@ type Changes struct {
 	Unmatched bool
 	// Telemetry: where metrics, traces or logs go differs.
 	Telemetry bool
+	// Tasks: how tasks are run differs.
+	Tasks bool
 	// Chaos: whether policies may hold faults differs.
 	Chaos bool
 }
@@ -66,12 +68,12 @@ func Diff(old, new *Config) Changes {
 	}{
 		{"egress.tls and allow_uids", old.Listeners.Egress, new.Listeners.Egress}, {"api.tls and allow_uids", old.Listeners.API, new.Listeners.API},
 		{"admin.tls and allow_uids", old.Listeners.Admin, new.Listeners.Admin}, {"egress.limits", old.Limits, new.Limits},
-		{"tasks", old.Tasks, new.Tasks},
 	} {
 		if !reflect.DeepEqual(l.old, l.new) {
 			c.Restart = append(c.Restart, l.field)
 		}
 	}
+	c.diffTasks(old.Tasks, new.Tasks)
 	before := make(map[string]*Service, len(old.Services))
 	for i := range old.Services {
 		before[old.Services[i].Name] = &old.Services[i]
@@ -95,6 +97,33 @@ func Diff(old, new *Config) Changes {
 	c.Telemetry = old.Telemetry != new.Telemetry
 	c.Chaos = old.Chaos != new.Chaos
 	return c
+}
+
+// diffTasks compares the tasks blocks. Where tasks are kept stays, and so does each
+// kind that apps work: they may hold leases of it.
+func (c *Changes) diffTasks(old, new *Tasks) {
+	c.Tasks = !reflect.DeepEqual(old, new)
+	if !c.Tasks {
+		return
+	}
+	if old == nil || new == nil {
+		c.Restart = append(c.Restart, "tasks: the block comes or goes")
+		return
+	}
+	was, is := old.Store, new.Store
+	was.Keys, is.Keys = nil, nil
+	if !reflect.DeepEqual(was, is) {
+		c.Restart = append(c.Restart, "tasks.store, but for its encryption")
+	}
+	if old.MaxPayload != new.MaxPayload {
+		c.Restart = append(c.Restart, fmt.Sprintf("tasks.max_payload: %d → %d", old.MaxPayload, new.MaxPayload))
+	}
+	for _, k := range old.Kinds {
+		stays := slices.ContainsFunc(new.Kinds, func(n TaskKind) bool { return n.Name == k.Name })
+		if k.App && !stays {
+			c.Restart = append(c.Restart, fmt.Sprintf("tasks.kinds: %q goes", k.Name))
+		}
+	}
 }
 
 func (s *Service) diff(next *Service) ServiceChange {
@@ -167,6 +196,9 @@ func (c Changes) String() string {
 	}
 	if c.Telemetry {
 		says = append(says, "telemetry")
+	}
+	if c.Tasks {
+		says = append(says, "tasks")
 	}
 	if c.Chaos {
 		says = append(says, "chaos")

@@ -23,6 +23,7 @@ services:
 		{"what calls are admitted by", strings.Replace(base, "timeout: 3s", "timeout: 3s, rate_limit: {per_second: 5}", 1), "a (policy)"},
 		{"how endpoints are chosen", strings.Replace(base, "timeout: 3s", "timeout: 3s, load_balancing: {subset: 5}", 1), "a (policy)"},
 		{"a zone that nobody goes by", "zone: a\n" + base, "nothing changed"},
+		{"tasks come", base + "tasks: {}\n", "tasks; only a restart changes tasks: the block comes or goes"},
 		{"leave for faults", "chaos: {enabled: true}\n" + base, "chaos"},
 		{"the defaults reach those that inherit them", "defaults: {stream: {idle_timeout: 1m}}\n" + base, "a (policy); b (policy); unmatched calls"},
 		{"services come and go", `
@@ -60,6 +61,24 @@ services:
 			}
 			if changes.None() != (test.want == "nothing changed") {
 				t.Errorf("None is %v", changes.None())
+			}
+		})
+	}
+}
+
+func TestDiffOfTasks(t *testing.T) {
+	const base = "tasks:\n  kinds: [{name: reviews}]\n"
+	for _, test := range []struct{ name, text, want string }{
+		{"nothing", "# the same\n" + base, "nothing changed"},
+		{"a queue, a kind and a webhook's secret", "tasks:\n  queues: [{name: slow}]\n  kinds: [{name: reviews}, {name: letters}]\n" +
+			"  webhook_secrets: [{name: shop, files: [a.secret]}]\n", "tasks"},
+		{"the keys", base + "  store: {encryption: {keys: [{id: a, file: a.key}]}}\n", "tasks"},
+		{"the store", base + "  store: {sqlite: {path: other.db}}\n", "tasks; only a restart changes tasks.store, but for its encryption"},
+		{"a kind goes that workers may hold", "tasks: {}\n", `tasks; only a restart changes tasks.kinds: "reviews" goes`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Diff(parse(t, base), parse(t, test.text)).String(); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
 	}

@@ -278,6 +278,26 @@ func emailTask(to ...string) *outriggerv1.TaskSpec {
 	}}}}
 }
 
+func TestAMailWhoseSenderAReloadClosedIsPutOffUncounted(t *testing.T) {
+	onStage(t, func(s *stage) {
+		replaced, err := email.NewSender(email.Settings{Address: "127.0.0.1:25", From: "shop@example.com"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		replaced.Close()
+		s.mail = func(m email.Message) (email.Receipt, error) {
+			if len(s.mails) == 1 {
+				return replaced.Send(t.Context(), m)
+			}
+			return email.Receipt{MessageID: m.MessageID, Accepted: m.To}, nil
+		}
+		spec := emailTask("ada@example.org")
+		spec.Retry = &outriggerv1.TaskRetry{MaxAttempts: 1}
+		done := s.wait(s.submit(spec).GetId())
+		s.want(done, outriggerv1.TaskState_COMPLETED, 1)
+	})
+}
+
 func TestAMailIsTheSameWheneverItIsSent(t *testing.T) {
 	onStage(t, func(s *stage) {
 		s.mail = func(m email.Message) (email.Receipt, error) {

@@ -162,6 +162,7 @@ func (e *Executor) mailLeft(s *Settings, j *store.Job, receipt email.Receipt, le
 // emailFailure sorts why a mail was not sent.
 func emailFailure(err error) failure {
 	f := failure{why: short(err.Error()), permanent: email.IsPermanent(err)}
+	f.snooze = errors.Is(err, email.ErrClosed) // a reload replaced the sender under it
 	var of *email.Error
 	if errors.As(err, &of) {
 		f.after = of.RetryAfter

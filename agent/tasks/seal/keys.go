@@ -150,13 +150,6 @@ func (k *Keys) Open(dst []byte, taskID string, sealed []byte) ([]byte, error) {
 	return content, nil
 }
 
-// KeyID is the id of the key that sealed a content, or ErrCorrupt for what isn't
-// one. It proves nothing: only Open does.
-func KeyID(sealed []byte) (string, error) {
-	id, _, err := split(sealed)
-	return id, err
-}
-
 // split takes a sealed content apart as far as that needs no key: its key's id,
 // and what follows the key check.
 func split(sealed []byte) (id string, rest []byte, err error) {

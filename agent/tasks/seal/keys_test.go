@@ -87,7 +87,7 @@ func TestSealedContentIsCompact(t *testing.T) {
 	if got, want := len(sealed), 46+len("2026-07")+len("hello"); got != want {
 		t.Errorf("%d bytes, want %d", got, want)
 	}
-	if id, err := KeyID(sealed); id != "2026-07" || err != nil {
+	if id, _, err := split(sealed); id != "2026-07" || err != nil {
 		t.Errorf("key %q, %v", id, err)
 	}
 }
