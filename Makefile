@@ -141,10 +141,10 @@ test-kubernetes: ## EndpointSlices against a real API server, which is built fir
 test-faults: ## endpoints that misbehave, one test a fault
 	go test -count=1 -v -run 'Upstream|Endpoint|Reset|GoAway|Window|Silent|Answer|Status' ./agent/relay
 
-FUZZTIME ?= 60
+FUZZINPUTS ?= 5000
 .PHONY: fuzz
-fuzz: ## every fuzz target, FUZZTIME seconds in all (60)
-	@tools/fuzz $(FUZZTIME)
+fuzz: ## every fuzz target, FUZZINPUTS inputs each (5000)
+	@tools/fuzz $(FUZZINPUTS)
 
 .PHONY: size
 size: build ## binary size, idle memory and time to ready against their budgets
