@@ -257,6 +257,13 @@ func (b *Breaker) expireProbes(now Instant, rnd uint64, o *Options, changes *[]T
 	return false
 }
 
+// Stands reports whether the breaker is still in the state in which it gave the
+// permit: what a call that goes on by it ends with counts. The zero Permit stands.
+func (b *Breaker) Stands(p Permit) bool {
+	generation, _ := unpack(b.word.Load())
+	return p.kind == noPermit || p.generation == generation
+}
+
 // Blocks reports whether Acquire would refuse a call now. It changes nothing;
 // a balancer steers by it.
 func (b *Breaker) Blocks(now Instant) bool {

@@ -199,10 +199,10 @@ func (m *Method) endpointBreaker(e *balancer.Endpoint) *breaker.Breaker {
 
 // Finish reports how an attempt ended and says what follows.
 func (c *Call) Finish(a *Attempt, now Instant, e Ending, rnd uint64) Verdict {
-	if c.flying == 1 && c.elsewhere(now, e) {
+	if c.flying == 1 && c.elsewhere(now, e) && (c.method.breaker == nil || c.method.breaker.Stands(a.permit)) {
 		// The service's breaker has nothing to learn yet: that one endpoint of
 		// several can't be reached is its own breaker's. The next attempt goes
-		// by the same permit.
+		// by the same permit, unless that is of a state that is over.
 		c.first, c.holdsFirst, a.permit = a.permit, true, breakerPermit{}
 	}
 	a.spare(e)

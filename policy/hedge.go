@@ -25,7 +25,7 @@ func (c *Call) hedgeDue(now Instant) Due {
 	if limit := c.limit(); limit != 0 && now+c.method.typical() >= limit {
 		return Nothing // it could not finish before the call's end
 	}
-	if b := c.method.breaker; b != nil && b.Blocks(now) {
+	if c.blocked(now) {
 		return Nothing
 	}
 	if !c.method.service.budget.withdraw(now) {

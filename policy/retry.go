@@ -58,7 +58,7 @@ func (c *Call) decide(now Instant, e Ending, rnd uint64) Verdict {
 		if c.flying > 0 {
 			return Verdict{Action: Await}
 		}
-		if c.elsewhere(now, e) {
+		if c.elsewhere(now, e) && (c.holdsFirst || !c.blocked(now)) {
 			c.method.service.counts.transparent.Add(1)
 			return c.plan(now)
 		}
@@ -101,6 +101,13 @@ func (c *Call) elsewhere(now Instant, e Ending) bool {
 	return (e.Unprocessed || e.Unreached && c.Untried()) && !e.Committed && !c.over(now) && !c.noRetry && int(c.sent) < maxTransparent
 }
 
+// blocked reports whether the service's or the method's breaker lets nothing
+// through now.
+func (c *Call) blocked(now Instant) bool {
+	b := c.method.breaker
+	return b != nil && b.Blocks(now)
+}
+
 // retryAt says when a failed attempt is made again, if it is.
 func (c *Call) retryAt(now Instant, e Ending, rnd uint64) (Instant, bool) {
 	p := &c.method.rule.policy.Retry
@@ -123,7 +130,7 @@ func (c *Call) retryAt(now Instant, e Ending, rnd uint64) (Instant, bool) {
 		counts.tooLate.Add(1)
 		return 0, false // it could not finish before the call's end
 	}
-	if b := c.method.breaker; b != nil && b.Blocks(now) {
+	if c.blocked(now) {
 		return 0, false
 	}
 	if !c.method.service.budget.withdraw(now) {

@@ -237,6 +237,49 @@ func TestTheServicesBreakerCountsACallThatGoesElsewhereOnce(t *testing.T) {
 	}
 }
 
+func TestACallDoesNotGoElsewherePastABreakerThatOpenedMeanwhile(t *testing.T) {
+	unreached := Ending{Result: Result{Unavailable, ConnectFailed}, Unreached: true}
+	for _, tc := range []struct {
+		about string
+		at    Instant // the attempt ends, after start
+		want  Action
+	}{
+		{"the breaker is open", time.Millisecond, Return},
+		{"its open time is over: the next attempt is a probe", time.Second, Again},
+	} {
+		t.Run(tc.about, func(t *testing.T) {
+			p := Policy{}
+			p.Breaker.Options = breaker.Options{ConsecutiveFailures: 1, OpenFor: time.Second, HalfOpenProbes: 1}
+			s := newTestService(p, "a:1", "b:1")
+			var slow Call
+			var a Attempt
+			send(t, &slow, s, start, Arrival{Timeout: NoTimeout}, &a)
+			if _, refusal := one(t, s, start, Result{Code: Unavailable}); refusal != nil {
+				t.Fatal(refusal)
+			}
+			now := start + tc.at
+
+			v := slow.Finish(&a, now, unreached, 1)
+
+			if v.Action != tc.want {
+				t.Fatalf("%+v, want %v", v, tc.want)
+			}
+			if v.Action == Return {
+				return
+			}
+			if r := slow.Pick(now, 1, &a); r != nil {
+				t.Fatal(r)
+			}
+			if b := s.Breakers()[0].Breaker.Snapshot(now); b.State != breaker.HalfOpen || b.ProbesInFlight != 1 {
+				t.Fatalf("%+v, want the call's attempt to be its probe", b)
+			}
+			if _, refusal := one(t, s, now, Result{}); refusal == nil || refusal.Reason != BreakerOpen {
+				t.Fatalf("another call beside the probe: %+v", refusal)
+			}
+		})
+	}
+}
+
 func TestObserveCountsTheRetryThatItDoesNotMake(t *testing.T) {
 	p := thrice()
 	p.Retry.Mode = Observe

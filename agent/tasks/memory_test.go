@@ -585,6 +585,12 @@ func (m *memory) lapse() {
 }
 
 func (m *memory) fetchOne() bool {
+	var events []store.Moved
+	defer func() { // after the lock is given back
+		for _, e := range events {
+			m.moved(e)
+		}
+	}()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	select {
@@ -607,6 +613,7 @@ func (m *memory) fetchOne() bool {
 	}
 	m.events = nil
 	m.start(r, "agent", time.Time{})
+	events = m.events
 	m.busy[r.Queue]++
 	ctx, stop := context.WithCancelCause(context.Background())
 	m.running[r.ID] = stop
