@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,7 +26,8 @@ type stream struct {
 	ended   chan struct{} // closed when nothing more comes
 	err     error         // why; set before ended is closed
 
-	sending sync.Mutex // one Send at a time
+	wanted  atomic.Int64 // tasks that may come, and the agent has not been told
+	sending sync.Mutex   // one Send at a time
 
 	mu      sync.Mutex
 	waiting map[lease]chan *outriggerv1.EndedWork
@@ -137,10 +139,13 @@ func (s *stream) tell(l lease, request *outriggerv1.WorkRequest) (answered bool,
 	return true, nil
 }
 
-// more lets n more tasks come.
+// more lets n more tasks come. Where several say so at once, one message does.
 func (s *stream) more(n int) {
-	for ; n > 0; n -= maxMore {
-		s.send(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_More{More: uint32(min(n, maxMore))}})
+	s.wanted.Add(int64(n))
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	for n := s.wanted.Swap(0); n > 0; n -= maxMore {
+		s.sendLocked(&outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_More{More: uint32(min(n, maxMore))}})
 	}
 }
 
@@ -148,6 +153,10 @@ func (s *stream) more(n int) {
 func (s *stream) send(request *outriggerv1.WorkRequest) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
+	s.sendLocked(request)
+}
+
+func (s *stream) sendLocked(request *outriggerv1.WorkRequest) {
 	if err := s.rpc.Send(request); err != nil {
 		s.end()
 	}

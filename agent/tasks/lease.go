@@ -31,13 +31,14 @@ func (e *Executor) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequ
 	defer cancel()
 	for {
 		p := e.desk.line(r.GetKinds()) // before the look: no arrival goes unseen
-		jobs, err := e.lease(ctx, kept, r.GetKinds(), r.GetWorker(), n, r.GetLease())
+		jobs, err := e.leaseJobs(ctx, kept, r.GetKinds(), r.GetWorker(), n, r.GetLease())
 		if err != nil || len(jobs) > 0 {
 			e.leaveDesk(p, len(jobs) > 0)
 			if ctx.Err() != nil {
-				e.takeBack(ctx, jobs)
+				e.takeBack(ctx, jobs, goneWhy)
+				return nil, status.FromContextError(ctx.Err()).Err()
 			}
-			return &outriggerv1.LeaseTasksResponse{Tasks: jobs}, asStatus(err)
+			return &outriggerv1.LeaseTasksResponse{Tasks: e.handOutAll(ctx, jobs)}, asStatus(err)
 		}
 		select {
 		case <-p.called:
@@ -50,17 +51,16 @@ func (e *Executor) LeaseTasks(ctx context.Context, r *outriggerv1.LeaseTasksRequ
 	}
 }
 
-// takeBack puts tasks off whose worker went away before they came: they run again
-// at once, and no attempt is counted.
-func (e *Executor) takeBack(ctx context.Context, tasks []*outriggerv1.LeasedTask) {
-	for _, t := range tasks {
-		id, err := ParseID(t.GetId())
-		if err == nil {
-			j := store.Job{ID: id, Attempt: int(t.GetAttempt())}
-			_, err = e.conclude(context.WithoutCancel(ctx), &j, putOff(e.now(), Returned, "its worker was gone before it came"), nil)
-		}
-		if err != nil {
-			e.options.Logger.Warn("a task whose worker went away runs again once its lease has lapsed", "task", t.GetId(), "error", err)
+// goneWhy is why tasks wait again that were leased for a worker and never came to it.
+const goneWhy = "its worker was gone before it came"
+
+// takeBack puts tasks off that never came to their worker: they run again at once,
+// and no attempt is counted.
+func (e *Executor) takeBack(ctx context.Context, jobs []leased, why string) {
+	for i := range jobs {
+		j := &jobs[i].Job
+		if _, err := e.conclude(context.WithoutCancel(ctx), j, putOff(e.now(), Returned, why), nil); err != nil {
+			e.options.Logger.Warn("a task that never came to its worker runs again once its lease has lapsed", "task", FormatID(j.ID), "error", err)
 		}
 	}
 }
@@ -91,19 +91,15 @@ func (s *Settings) checkAppKinds(kinds []string) *FieldError {
 	return nil
 }
 
-// lease leases up to n tasks for as long as told, or else as their kinds say.
-func (e *Executor) lease(ctx context.Context, kept Store, kinds []string, worker string, n int, told *durationpb.Duration) ([]*outriggerv1.LeasedTask, error) {
-	jobs, err := e.leaseJobs(ctx, kept, kinds, worker, n, told)
-	if err != nil {
-		return nil, err
-	}
+// handOutAll returns leased jobs as their worker gets them.
+func (e *Executor) handOutAll(ctx context.Context, jobs []leased) []*outriggerv1.LeasedTask {
 	out := make([]*outriggerv1.LeasedTask, 0, len(jobs))
 	for i := range jobs {
 		if l := e.handOut(ctx, &jobs[i]); l != nil {
 			out = append(out, l)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // leased is a job that a worker holds.
@@ -130,6 +126,9 @@ func (e *Executor) leaseJobs(ctx context.Context, kept Store, kinds []string, wo
 	}
 	now := e.now()
 	out := make([]leased, 0, len(jobs))
+	var shorter []int // of out, whose leases are to last until
+	var held []store.Held
+	var until []time.Time
 	for _, j := range jobs {
 		if d := j.Facts.Deadline; !d.IsZero() && !now.Before(d) {
 			p := overdue(d)
@@ -140,11 +139,16 @@ func (e *Executor) leaseJobs(ctx context.Context, kept Store, kinds []string, wo
 		}
 		l := leased{j, now.Add(lasts[j.Queue])}
 		if latest := e.latest(&j, s.Kinds[j.Kind]); latest.Before(l.until) { // its own timeout, or deadline
-			if _, err := kept.Renew(ctx, []store.Held{{ID: j.ID, Attempt: j.Attempt}}, []time.Time{latest}); err == nil {
-				l.until = latest
-			}
+			shorter, held, until = append(shorter, len(out)), append(held, store.Held{ID: j.ID, Attempt: j.Attempt}), append(until, latest)
 		}
 		out = append(out, l)
+	}
+	if len(held) > 0 {
+		if _, err := kept.Renew(ctx, held, until); err == nil { // else they last for as long as all others
+			for i, n := range shorter {
+				out[n].until = until[i]
+			}
+		}
 	}
 	return out, nil
 }

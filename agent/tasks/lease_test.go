@@ -249,9 +249,8 @@ func TestWhatCameForAWorkerThatLeftRunsAgainAtOnce(t *testing.T) {
 		ctx, leave := context.WithCancel(s.t.Context())
 		task := s.submit(appTask("resize", ""))
 		leave() // the store does not look at it
-		if _, err := s.e.LeaseTasks(ctx, &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize"}}); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.e.LeaseTasks(ctx, &outriggerv1.LeaseTasksRequest{Kinds: []string{"resize"}})
+		wantStatus(t, err, codes.Canceled)
 		if l := s.leaseOne("resize"); l.GetId() != task.GetId() {
 			t.Errorf("leased %v", l)
 		}
@@ -517,6 +516,59 @@ func TestAWorkerThatStopsEndsWhatItHolds(t *testing.T) {
 		}
 		s.want(s.get(second.GetId()), outriggerv1.TaskState_AVAILABLE, 0)
 		w.leave()
+	})
+}
+
+func TestATaskThatIsBeingLeasedWhenItsWorkerStopsWaitsAgainUncounted(t *testing.T) {
+	for how, leave := range map[string]func(*worker){
+		"it says so": func(w *worker) {
+			w.requests <- &outriggerv1.WorkRequest{Say: &outriggerv1.WorkRequest_Stop{Stop: &outriggerv1.StopWork{}}}
+		},
+		"it says no more":  func(w *worker) { close(w.requests) },
+		"its stream broke": func(w *worker) { w.leave() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			onStage(t, func(s *stage) {
+				s.store.slow = time.Second
+				task := s.submit(appTask("resize", "1"))
+				w := s.work("resize")
+				w.more(1)
+				synctest.Wait() // the lease is under way
+				s.want(s.get(task.GetId()), outriggerv1.TaskState_RUNNING, 1)
+
+				leave(w)
+				<-w.ended
+
+				if len(w.answers) != 0 {
+					t.Errorf("got %v", <-w.answers)
+				}
+				s.store.slow = 0
+				if l := s.leaseOne("resize"); l.GetId() != task.GetId() {
+					t.Errorf("another worker got %v", l)
+				}
+				s.want(s.get(task.GetId()), outriggerv1.TaskState_RUNNING, 1)
+			})
+		})
+	}
+}
+
+func TestAReportIsAnsweredWhileTasksAreLeased(t *testing.T) {
+	onStage(t, func(s *stage) {
+		w := s.work("resize")
+		w.more(1)
+		s.submit(appTask("resize", "1"))
+		l := (<-w.answers).GetTask()
+		s.store.slow = time.Hour
+		w.more(1)
+		synctest.Wait() // the lease is under way
+
+		w.complete(l)
+
+		if a := <-w.answers; a.GetEnded().GetState() != outriggerv1.TaskState_COMPLETED || sinceStart() != 0 {
+			t.Errorf("after %v: %v", sinceStart(), a)
+		}
+		w.leave()
+		<-w.ended
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 // what package store says of its methods, one transaction at a time.
 type memory struct {
 	moved func(store.Moved)
+	slow  time.Duration // how long a lease takes
 	lease time.Duration
 
 	mu      sync.Mutex
@@ -287,6 +288,7 @@ func (m *memory) before(a, b *row) bool {
 }
 
 func (m *memory) Lease(_ context.Context, r store.LeaseRequest) (all []store.Job, err error) {
+	defer func() { time.Sleep(m.slow) }() // what was leased is
 	err = m.within(func() error {
 		for len(all) < r.Max {
 			j := m.next(r.Queues)

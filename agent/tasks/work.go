@@ -41,10 +41,18 @@ type session struct {
 	held   map[int64]*hold // by job
 	every  time.Duration   // between renewals
 	look   chan struct{}   // somebody cancelled a task: renew now
+	came   chan found      // from the goroutine that leases; it has room for one
 	ended  chan concluded  // from the goroutines that keep how tasks ended
-	ending sync.WaitGroup  // those goroutines
+	beside sync.WaitGroup  // those goroutines
 	over   chan struct{}   // closed with the stream
+	asked  bool            // for tasks: came will have something
 	failed bool            // the store, at the last lease
+}
+
+// found is what a lease brought.
+type found struct {
+	jobs []leased
+	err  error
 }
 
 // hold is a task that the worker has.
@@ -91,7 +99,7 @@ func (e *Executor) Work(ctx context.Context, receive func() (*outriggerv1.WorkRe
 	defer e.sessions.leave()
 	s := &session{
 		e: e, kept: kept, send: send, kinds: open.GetKinds(), worker: open.GetWorker(), held: map[int64]*hold{},
-		look: make(chan struct{}, 1), ended: make(chan concluded), over: make(chan struct{}), every: time.Hour,
+		look: make(chan struct{}, 1), came: make(chan found, 1), ended: make(chan concluded), over: make(chan struct{}), every: time.Hour,
 	}
 	for _, kind := range s.kinds {
 		s.every = min(s.every, max(settings.Kinds[kind].Lease/3, 100*time.Millisecond))
@@ -113,7 +121,11 @@ func (e *Executor) Work(ctx context.Context, receive func() (*outriggerv1.WorkRe
 	}()
 	err = s.run(ctx, requests, failed)
 	close(s.over)
-	s.ending.Wait()
+	s.beside.Wait()
+	if s.asked {
+		f := <-s.came
+		e.takeBack(ctx, f.jobs, goneWhy)
+	}
 	s.giveBack(ctx)
 	return err
 }
@@ -135,35 +147,38 @@ func (s *session) run(ctx context.Context, requests <-chan *outriggerv1.WorkRequ
 		}
 		var called <-chan struct{}
 		var again <-chan time.Time
-		if s.more > 0 && !s.noMore {
-			if p == nil {
-				p = s.e.desk.line(s.kinds) // before the look: no arrival goes unseen
-				found, err := s.lease(ctx)
-				if err != nil {
-					return err
-				}
-				if found {
-					s.e.leaveDesk(p, true)
-					p = nil
-					continue
-				}
-			}
+		switch wanted := s.more > 0 && !s.noMore; {
+		case s.asked:
+		case wanted && p == nil:
+			p = s.e.desk.line(s.kinds) // before the look: no arrival goes unseen
+			s.lease(ctx)
+		case wanted:
 			called = p.called
 			if s.failed {
 				again = time.After(looksAgain)
 			}
-		} else if p != nil {
+		case p != nil:
 			s.e.leaveDesk(p, false)
 			p = nil
 		}
-		if s.leaves && len(s.held) == 0 {
+		nothing := len(s.held) == 0 && !s.asked
+		if s.leaves && nothing {
 			return nil
 		}
-		if s.noMore && stopping == nil && len(s.held) == 0 {
+		if s.noMore && stopping == nil && nothing {
 			_, err := s.e.kept() // the agent stops, and nothing is left to wait for
 			return err
 		}
 		select {
+		case f := <-s.came:
+			s.asked, s.failed = false, f.err != nil // the stream outlives a store that is down for a while
+			if len(f.jobs) > 0 {
+				s.e.leaveDesk(p, true)
+				p = nil
+			}
+			if err := s.handOut(ctx, f.jobs); err != nil {
+				return err
+			}
 		case <-called:
 			p = nil
 		case <-again:
@@ -224,27 +239,39 @@ func (s *session) catchUp(ctx context.Context, requests <-chan *outriggerv1.Work
 	return nil
 }
 
-// lease leases what may come, and sends it.
-func (s *session) lease(ctx context.Context) (found bool, err error) {
-	jobs, err := s.e.leaseJobs(ctx, s.kept, s.kinds, s.worker, min(s.more, leaseMost), nil)
-	s.failed = err != nil
-	if err != nil {
-		return false, nil // the stream outlives a store that is down for a while
-	}
+// lease leases what may come, beside the loop: what was reported meanwhile is
+// answered.
+func (s *session) lease(ctx context.Context) {
+	s.asked = true
+	n := min(s.more, leaseMost)
+	s.beside.Go(func() {
+		jobs, err := s.e.leaseJobs(ctx, s.kept, s.kinds, s.worker, n, nil)
+		s.came <- found{jobs, err}
+	})
+}
+
+// handOut sends what was leased.
+func (s *session) handOut(ctx context.Context, jobs []leased) error {
 	for i := range jobs {
+		if s.noMore { // since they were asked for
+			s.beside.Go(func() { s.e.takeBack(ctx, jobs[i:], "its worker or the agent stopped before it came") })
+			return nil
+		}
 		l := &jobs[i]
 		task := s.e.handOut(ctx, l)
 		if task == nil {
 			continue
 		}
+		s.more--
 		s.held[l.ID] = &hold{leased: *l}
 		s.e.sessions.hold(l.ID, s)
-		s.more--
-		if err == nil { // else those that follow are held, and given back
-			err = s.send(&outriggerv1.WorkResponse{Say: &outriggerv1.WorkResponse_Task{Task: task}})
+		if err := s.send(&outriggerv1.WorkResponse{Say: &outriggerv1.WorkResponse_Task{Task: task}}); err != nil {
+			s.forget(l.ID)
+			s.beside.Go(func() { s.e.takeBack(ctx, jobs[i:], goneWhy) })
+			return err
 		}
 	}
-	return len(jobs) > 0, err
+	return nil
 }
 
 // hear does what the worker says.
@@ -289,7 +316,7 @@ func (s *session) conclude(ctx context.Context, l *outriggerv1.TaskLease, become
 	}
 	h.ending = true
 	j := h.Job
-	s.ending.Go(func() {
+	s.beside.Go(func() {
 		p, err := s.e.conclude(ctx, &j, become(&j), result)
 		if err == nil {
 			s.e.record(&j, p, j.StartedAt.Sub(j.RunAt), s.e.now().Sub(j.StartedAt))

@@ -118,7 +118,7 @@ func (s *Store) reapOwn(ctx context.Context) error {
 	s.mu.Unlock()
 	d := s.dialect
 	_, err := s.giveBack(ctx, `SELECT id, attempt FROM river_job WHERE state = 'running' AND id NOT IN (SELECT job_id FROM outrigger_lease) AND `+d.worker()+` = $2
-		AND `+d.sinceBegun()+` > $3 AND id NOT IN `+d.idList("$4")+` LIMIT $1`,
+		AND `+d.sinceBegun()+` > $3 AND NOT (`+d.among("id", "$4")+`) LIMIT $1`,
 		"how its attempt ended could not be kept", reapBatch, s.self, s.options.Lease.Seconds(), jsonIDs(here))
 	return err
 }

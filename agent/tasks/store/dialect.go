@@ -32,8 +32,12 @@ type dialect interface {
 	// ends; skip passes over those that somebody does.
 	lock() string
 	skip() string
-	// idList is a set of ids that stands at a placeholder as a JSON array.
-	idList(placeholder string) string
+	// among is a condition: a column is one of the ids that stand at a placeholder as
+	// a JSON array. The column's index finds them.
+	among(column, placeholder string) string
+	// triples are rows of the columns a, b and c, numbers, that stand at a placeholder
+	// as a JSON array of arrays.
+	triples(placeholder string) string
 	// snoozes is how often a job was put off.
 	snoozes() string
 	// gather makes one JSON array of the rows of a subselect, each an array of the
@@ -42,8 +46,9 @@ type dialect interface {
 	// records makes one JSON array of the rows of a subselect, each an object of the
 	// columns that are named.
 	records(columns []string, subselect string) string
-	// end is the UPDATE that applies the list of endings that stands at a placeholder.
-	end(placeholder string) string
+	// end is the UPDATE that applies the list of endings that stands at a placeholder,
+	// of jobs whose ids stand at another one.
+	end(endings, ids string) string
 	// begin is what an UPDATE sets to give attempts to a worker, whose name stands at
 	// a placeholder.
 	begin(placeholder string) string
@@ -89,8 +94,11 @@ func (sqliteDialect) now() string               { return `datetime('now', 'subse
 func (sqliteDialect) nowMS() string             { return `cast(unixepoch('subsec') * 1000 AS integer)` }
 func (sqliteDialect) lock() string              { return "" } // there is one writer
 func (sqliteDialect) skip() string              { return "" }
-func (sqliteDialect) idList(p string) string {
-	return `(SELECT value FROM json_each(` + p + `))`
+func (sqliteDialect) among(column, p string) string {
+	return column + ` IN (SELECT value FROM json_each(` + p + `))`
+}
+func (sqliteDialect) triples(p string) string {
+	return `(SELECT value->>0 AS a, value->>1 AS b, value->>2 AS c FROM json_each(` + p + `))`
 }
 func (sqliteDialect) snoozes() string { return `coalesce(json_extract(metadata, '$.snoozes'), 0)` }
 func (sqliteDialect) gather(columns, sub string) string {
@@ -103,7 +111,7 @@ func (sqliteDialect) records(columns []string, sub string) string {
 	}
 	return `SELECT json_group_array(json_object(` + strings.Join(pairs, ", ") + `)) FROM (` + sub + `)`
 }
-func (sqliteDialect) end(p string) string {
+func (sqliteDialect) end(p, _ string) string {
 	return `UPDATE river_job SET
 			attempt = coalesce(ending.attempt, river_job.attempt),
 			errors = CASE WHEN failure IS NULL THEN errors ELSE jsonb_insert(coalesce(errors, jsonb('[]')), '$[#]', jsonb(failure)) END,
@@ -155,8 +163,12 @@ func (postgresDialect) now() string               { return `now()` }
 func (postgresDialect) nowMS() string             { return `(extract(epoch FROM now()) * 1000)::bigint` }
 func (postgresDialect) lock() string              { return " FOR UPDATE" }
 func (postgresDialect) skip() string              { return " FOR UPDATE SKIP LOCKED" }
-func (postgresDialect) idList(p string) string {
-	return `(SELECT value::bigint FROM json_array_elements_text(` + p + `::json))`
+func (postgresDialect) among(column, p string) string {
+	// An array: a table joined with a list of rows is read as a whole while it is small.
+	return column + ` = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text(` + p + `::json)))`
+}
+func (postgresDialect) triples(p string) string {
+	return `(SELECT (value->>0)::bigint AS a, (value->>1)::bigint AS b, (value->>2)::bigint AS c FROM json_array_elements(` + p + `::json))`
 }
 func (postgresDialect) snoozes() string { return `coalesce((metadata->>'snoozes')::bigint, 0)` }
 func (postgresDialect) gather(columns, sub string) string {
@@ -165,7 +177,7 @@ func (postgresDialect) gather(columns, sub string) string {
 func (postgresDialect) records(_ []string, sub string) string {
 	return `SELECT coalesce(json_agg(found), '[]')::text FROM (` + sub + `) AS found`
 }
-func (postgresDialect) end(p string) string {
+func (d postgresDialect) end(p, ids string) string {
 	return `UPDATE river_job SET
 			attempt = coalesce(ending.attempt, river_job.attempt),
 			errors = CASE WHEN failure IS NULL THEN errors ELSE array_append(errors, failure) END,
@@ -174,7 +186,7 @@ func (postgresDialect) end(p string) string {
 			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
 			state = ending.state::river_job_state
 		FROM jsonb_to_recordset(` + p + `::jsonb) AS ending(id bigint, attempt smallint, failure jsonb, finalized_at timestamptz, metadata jsonb, scheduled_at timestamptz, state text)
-		WHERE river_job.id = ending.id AND river_job.state = 'running'`
+		WHERE river_job.id = ending.id AND river_job.state = 'running' AND ` + d.among("river_job.id", ids)
 }
 func (postgresDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = now(), attempted_by = ARRAY[` + p + `::text]`

@@ -85,7 +85,7 @@ func (e *executor) JobDeleteBefore(ctx context.Context, p *riverdriver.JobDelete
 		if len(ids) == 0 {
 			continue
 		}
-		if err := e.Exec(ctx, "DELETE FROM river_job WHERE state = '"+string(old.state)+"' AND id IN "+d.idList("$1"), jsonIDs(ids)); err != nil {
+		if err := e.Exec(ctx, "DELETE FROM river_job WHERE state = '"+string(old.state)+"' AND "+d.among("id", "$1"), jsonIDs(ids)); err != nil {
 			return total, err
 		}
 		total += len(ids)
@@ -162,7 +162,7 @@ func (e *executorTx) JobSchedule(ctx context.Context, p *riverdriver.JobSchedule
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
-	if err := e.Exec(ctx, "UPDATE river_job SET state = 'available' WHERE state IN ('retryable', 'scheduled') AND id IN "+d.idList("$1"), jsonIDs(ids)); err != nil {
+	if err := e.Exec(ctx, "UPDATE river_job SET state = 'available' WHERE state IN ('retryable', 'scheduled') AND "+d.among("id", "$1"), jsonIDs(ids)); err != nil {
 		return nil, err
 	}
 	rows, err := e.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})

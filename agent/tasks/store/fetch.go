@@ -225,7 +225,7 @@ func (s *Store) lockInTurn(ctx context.Context, tx riverdriver.ExecutorTx, p *ri
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	if err := tx.Exec(ctx, "UPDATE river_job SET "+s.dialect.begin("$1")+" WHERE state = 'available' AND id IN "+s.dialect.idList("$2"), p.ClientID, jsonIDs(ids)); err != nil {
+	if err := tx.Exec(ctx, "UPDATE river_job SET "+s.dialect.begin("$1")+" WHERE state = 'available' AND "+s.dialect.among("id", "$2"), p.ClientID, jsonIDs(ids)); err != nil {
 		return nil, err
 	}
 	rows, err := tx.JobGetByIDMany(ctx, &riverdriver.JobGetByIDManyParams{ID: ids})
@@ -355,7 +355,7 @@ func (s *Store) idsOf(ctx context.Context, e riverdriver.Executor, query string,
 	return ids, nil
 }
 
-// jsonIDs is a list of ids for dialect.idList.
+// jsonIDs is a list of ids for dialect.among.
 func jsonIDs(ids []int64) string {
 	text, err := json.Marshal(ids)
 	if err != nil {

@@ -128,7 +128,7 @@ func (t *txn) holders(ctx context.Context, ids []int64) (map[int64]holder, error
 	var text string
 	query := d.records([]string{"id", "attempt", "max_attempts", "snoozes", "kind", "queue", "parent", "tenant", "cancelled"},
 		"SELECT id, attempt, max_attempts, "+d.snoozes()+" AS snoozes, kind, queue, "+d.parent()+" AS parent, "+d.tenant()+" AS tenant, CASE WHEN "+d.cancelRequested()+" THEN 1 ELSE 0 END AS cancelled"+
-			" FROM river_job WHERE state = 'running' AND id IN "+d.idList("$1")+" ORDER BY id"+d.lock())
+			" FROM river_job WHERE state = 'running' AND "+d.among("id", "$1")+" ORDER BY id"+d.lock())
 	if err := t.tx.QueryRow(ctx, query, jsonIDs(ids)).Scan(&text); err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (t *txn) end(ctx context.Context, all []ending) error {
 	if err != nil {
 		return err
 	}
-	if err := t.tx.Exec(ctx, d.end("$1"), string(text)); err != nil {
+	if err := t.tx.Exec(ctx, d.end("$1", "$2"), string(text), jsonIDs(ids)); err != nil {
 		return err
 	}
 	return t.dropLeases(ctx, ids)

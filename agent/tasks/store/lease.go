@@ -67,53 +67,51 @@ func (s *Store) leaseFrom(ctx context.Context, tx *txn, queue string, n int, wor
 	if len(result.Jobs) == 0 {
 		return nil, nil
 	}
-	ids := make([]int64, len(result.Jobs))
+	jobs := make([]Job, len(result.Jobs))
+	leases := make([][3]int64, len(result.Jobs))
 	for i, row := range result.Jobs {
-		ids[i] = row.ID
+		if jobs[i], err = jobOf(row); err != nil {
+			return nil, err
+		}
+		leases[i] = [3]int64{jobs[i].ID, int64(jobs[i].Attempt), length.Milliseconds()}
+		tx.wait(queue, -1)
+		tx.moved = append(tx.moved, movedOf(jobs[i]))
 	}
-	list, err := json.Marshal(ids)
+	list, err := json.Marshal(leases)
 	if err != nil {
 		return nil, err
 	}
-	if err := tx.tx.Exec(ctx, `INSERT INTO outrigger_lease (job_id, attempt, until) SELECT id, attempt, `+s.dialect.nowMS()+` + $1 FROM river_job WHERE id IN `+s.dialect.idList("$2")+`
-		ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, until = excluded.until`, length.Milliseconds(), string(list)); err != nil {
-		return nil, err
-	}
-	var jobs []Job
-	for _, row := range result.Jobs {
-		j, err := jobOf(row)
-		if err != nil {
-			return nil, err
-		}
-		tx.wait(queue, -1)
-		tx.moved = append(tx.moved, movedOf(j))
-		jobs = append(jobs, j)
-	}
-	return jobs, nil
+	return jobs, tx.tx.Exec(ctx, `INSERT INTO outrigger_lease (job_id, attempt, until) SELECT a, b, `+s.dialect.nowMS()+` + c FROM `+s.dialect.triples("$1")+` AS leased WHERE true
+		ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, until = excluded.until`, string(list))
 }
 
 // Renew makes leases last until the times that stand at the same place. Those that
 // are over stay over.
 func (s *Store) Renew(ctx context.Context, held []Held, until []time.Time) ([]Renewal, error) {
-	lengths := make([]time.Duration, len(until)) // the database has a clock of its own
-	for i, t := range until {
-		lengths[i] = time.Until(t)
+	if len(held) == 0 {
+		return nil, nil
+	}
+	now := time.Now()
+	lengths := make([][3]int64, len(held)) // the database has a clock of its own
+	ids := make([]int64, len(held))
+	for i, h := range held {
+		lengths[i] = [3]int64{h.ID, int64(h.Attempt), until[i].Sub(now).Milliseconds()}
+		ids[i] = h.ID
+	}
+	list, err := json.Marshal(lengths)
+	if err != nil {
+		return nil, err
 	}
 	return change(ctx, s.writer, func(ctx context.Context, tx *txn) ([]Renewal, error) {
-		renewed := make([]Renewal, len(held))
-		for i, h := range held {
-			if err := tx.tx.Exec(ctx, `UPDATE outrigger_lease SET until = `+s.dialect.nowMS()+` + $1 WHERE job_id = $2 AND attempt = $3`, lengths[i].Milliseconds(), h.ID, h.Attempt); err != nil {
-				return nil, err
-			}
-		}
-		ids := make([]int64, len(held))
-		for i, h := range held {
-			ids[i] = h.ID
+		if err := tx.tx.Exec(ctx, `UPDATE outrigger_lease SET until = `+s.dialect.nowMS()+` + renewed.c FROM `+s.dialect.triples("$1")+` AS renewed
+			WHERE job_id = renewed.a AND attempt = renewed.b`, string(list)); err != nil {
+			return nil, err
 		}
 		standing, err := s.standing(ctx, tx, ids)
 		if err != nil {
 			return nil, err
 		}
+		renewed := make([]Renewal, len(held))
 		for i, h := range held {
 			if l, ok := standing[h.ID]; ok && l.attempt == h.Attempt {
 				renewed[i] = Renewal{Until: until[i], CancelRequested: l.cancel}
@@ -133,7 +131,7 @@ func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]s
 	var text string
 	d := s.dialect
 	if err := tx.tx.QueryRow(ctx, d.gather("id, attempt, cancelled", `SELECT id, outrigger_lease.attempt AS attempt, CASE WHEN `+d.cancelRequested()+` THEN 1 ELSE 0 END AS cancelled
-		FROM river_job JOIN outrigger_lease ON job_id = id WHERE state = 'running' AND id IN `+d.idList("$1")), jsonIDs(ids)).Scan(&text); err != nil {
+		FROM river_job JOIN outrigger_lease ON job_id = id WHERE state = 'running' AND `+d.among("id", "$1")), jsonIDs(ids)).Scan(&text); err != nil {
 		return nil, err
 	}
 	var rows [][3]int64
@@ -149,5 +147,5 @@ func (s *Store) standing(ctx context.Context, tx *txn, ids []int64) (map[int64]s
 
 // dropLeases forgets the leases of jobs whose attempts have ended.
 func (t *txn) dropLeases(ctx context.Context, ids []int64) error {
-	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE job_id IN `+t.store.dialect.idList("$1"), jsonIDs(ids))
+	return t.tx.Exec(ctx, `DELETE FROM outrigger_lease WHERE `+t.store.dialect.among("job_id", "$1"), jsonIDs(ids))
 }

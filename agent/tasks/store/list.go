@@ -238,6 +238,6 @@ func (s *Store) deleteSome(ctx context.Context, query string, args []any) (int, 
 		if err != nil || len(ids) == 0 {
 			return 0, err
 		}
-		return len(ids), tx.tx.Exec(ctx, "DELETE FROM river_job WHERE id IN "+s.dialect.idList("$1"), jsonIDs(ids))
+		return len(ids), tx.tx.Exec(ctx, "DELETE FROM river_job WHERE "+s.dialect.among("id", "$1"), jsonIDs(ids))
 	})
 }

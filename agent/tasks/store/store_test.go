@@ -352,6 +352,21 @@ func TestALeaseIsFenced(t *testing.T) {
 	})
 }
 
+func TestALeaseOfAJobThatWasPutOffIsRenewed(t *testing.T) {
+	everywhere(t, func(t *testing.T, s *shelf) {
+		s.insert(New{Kind: "save", Queue: "save"})
+		s.finish(s.lease("save", "w1", 1)[0], Snooze(time.Now(), "later"))
+		again := s.lease("save", "w2", 1)[0]
+		until := time.Now().Add(time.Minute)
+
+		renewed, err := s.Renew(t.Context(), []Held{{again.ID, again.Attempt}}, []time.Time{until})
+
+		if err != nil || !renewed[0].Until.Equal(until) {
+			t.Error(renewed, err)
+		}
+	})
+}
+
 func TestALeasedJobThatIsCancelledSaysSo(t *testing.T) {
 	everywhere(t, func(t *testing.T, s *shelf) {
 		in := s.insert(New{Kind: "save", Queue: "save"})[0]
