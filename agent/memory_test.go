@@ -1,6 +1,44 @@
 package agent
 
-import "testing"
+import (
+	"runtime"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestALargeHeapGathersLessGarbage(t *testing.T) {
+	for _, test := range []struct {
+		live    uint64
+		percent int
+	}{
+		{0, 200},
+		{4 << 20, 200},
+		{10 << 20, 200},
+		{16 << 20, 125},
+		{20 << 20, 100},
+		{1 << 30, 100},
+	} {
+		if got := gcPercentOf(test.live); got != test.percent {
+			t.Errorf("%d bytes live: %d %%, want %d", test.live, got, test.percent)
+		}
+	}
+}
+
+func TestEachCollectionPacesTheNext(t *testing.T) {
+	tuneMemory()
+	heap := make([]byte, 64<<20)
+	percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	for end := time.Now().Add(10 * time.Second); percent[0].Value.Kind() == metrics.KindBad || percent[0].Value.Uint64() != gcLeast; {
+		if time.Now().After(end) {
+			t.Fatalf("the collector is at %d %% over a heap of 64 MiB; want %d", percent[0].Value.Uint64(), gcLeast)
+		}
+		runtime.GC()
+		time.Sleep(time.Millisecond) // finalizers run beside
+		metrics.Read(percent)
+	}
+	runtime.KeepAlive(heap)
+}
 
 func TestParseMemoryLimit(t *testing.T) {
 	for _, test := range []struct {

@@ -59,6 +59,7 @@ var (
 	length = flag.Duration("length", 2*time.Second, "how long each measurement of a rate lasts")
 	count  = flag.Int("tasks", 5000, "how many tasks each round executes")
 	queued = flag.Int("queued", 1_000_000, "how many tasks wait in the part million")
+	batch  = flag.Int("batch", 100, "how many tasks each submit has that fills the part million")
 	folder = flag.String("dir", "", "where the databases are made; a disk, and no file system in memory (default: the system's temporary folder)")
 )
 
@@ -93,8 +94,8 @@ func run() (err error) {
 			return fmt.Errorf("-only: %q is none of %s", name, strings.Join(known, ", "))
 		}
 	}
-	if *rounds < 1 || *count < 1 || *queued < 1 || *length <= 0 {
-		return errors.New("-rounds, -tasks, -queued and -length: want more than 0 of each")
+	if *rounds < 1 || *count < 1 || *queued < 1 || *batch < 1 || *length <= 0 {
+		return errors.New("-rounds, -tasks, -queued, -batch and -length: want more than 0 of each")
 	}
 	dir, err := os.MkdirTemp(*folder, "bench-tasks")
 	if err != nil {

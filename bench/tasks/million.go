@@ -12,7 +12,6 @@ import (
 
 const (
 	fillers      = 4
-	fillBatch    = 100
 	listings     = 50
 	mostListing  = 50.0 // ms
 	mostSlower   = 1.5
@@ -38,7 +37,7 @@ func millionPart(b *bench) ([]goal, error) {
 	if err != nil {
 		return nil, err
 	}
-	fmt.Printf("million on %s: %d tasks submitted in %v by %d callers with %d each, %.0f a second\n", b.store, *queued, took.Round(time.Second), fillers, fillBatch, float64(*queued)/took.Seconds())
+	fmt.Printf("million on %s: %d tasks submitted in %v by %d callers with %d each, %.0f a second\n", b.store, *queued, took.Round(time.Second), fillers, *batch, float64(*queued)/took.Seconds())
 
 	slowest, most := 0.0, full.resident() // from here on it holds them
 	for _, row := range []struct {
@@ -147,7 +146,7 @@ func (a *agent) fill(ctx context.Context, n int) (took time.Duration, most int, 
 		})
 	}
 	for n > 0 && ctx.Err() == nil {
-		size := min(n, fillBatch)
+		size := min(n, *batch)
 		select {
 		case batches <- size:
 			n -= size

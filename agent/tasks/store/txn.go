@@ -120,15 +120,19 @@ func uniqueKey(key []byte) []byte {
 
 // insertAll inserts the jobs of a batch in one statement.
 func (t *txn) insertAll(ctx context.Context, batch []*op) error {
-	var news []New
-	var owners []*op
+	n := 0
 	for _, o := range batch {
+		n += len(o.insert)
+	}
+	if n == 0 {
+		return nil
+	}
+	news, owners := make([]New, 0, n), make([]*op, 0, n)
+	for _, o := range batch {
+		o.inserted = make([]Inserted, 0, len(o.insert))
 		for i := range o.insert {
 			news, owners = append(news, o.insert[i]), append(owners, o)
 		}
-	}
-	if len(news) == 0 {
-		return nil
 	}
 	inserted, err := t.insert(ctx, news)
 	if err != nil {
@@ -165,10 +169,9 @@ func movedOf(j Job) Moved {
 // insert inserts jobs. Those whose unique key stands twice among them are one.
 func (t *txn) insert(ctx context.Context, news []New) ([]Inserted, error) {
 	now := time.Now()
-	var jobs []*riverdriver.JobInsertFastParams
+	jobs := make([]*riverdriver.JobInsertFastParams, 0, len(news))
 	at := make([]int, len(news)) // which of jobs a new one is
 	keys := make(map[string]int)
-	byID := make(map[int64]int)
 	for i := range news {
 		p, err := t.store.params(&news[i], now)
 		if err != nil {
@@ -182,7 +185,6 @@ func (t *txn) insert(ctx context.Context, news []New) ([]Inserted, error) {
 		if len(p.UniqueKey) > 0 {
 			keys[string(p.UniqueKey)] = len(jobs)
 		}
-		byID[*p.ID] = len(jobs)
 		jobs = append(jobs, p)
 	}
 	results, err := t.tx.JobInsertFastMany(ctx, &riverdriver.JobInsertFastManyParams{Jobs: jobs})
@@ -202,7 +204,7 @@ func (t *txn) insert(ctx context.Context, news []New) ([]Inserted, error) {
 		found[i] = Inserted{Job: j, Existed: r.UniqueSkippedAsDuplicate || j.ID != *jobs[i].ID}
 	}
 	out := make([]Inserted, len(news))
-	first := make(map[int]bool)
+	first := make([]bool, len(jobs))
 	for i, n := range at {
 		out[i] = found[n]
 		out[i].Existed = out[i].Existed || first[n]

@@ -10,9 +10,9 @@ import (
 	"github.com/riverqueue/river/riverdriver"
 )
 
-// Bounds of one transaction.
+// Bounds of one transaction, past which no more writes join it.
 const (
-	maxBatchOps   = 512
+	maxBatchRows  = 512
 	maxBatchBytes = 8 << 20
 )
 
@@ -42,13 +42,16 @@ type op struct {
 	done     chan struct{}
 }
 
+// rows is how many jobs it changes, about.
+func (o *op) rows() int { return max(len(o.insert), 1) }
+
 // ring is a queue that has something to fetch at a time.
 type ring struct {
 	queue string
 	at    time.Time
 }
 
-func newWriter(s *Store) *writer { return &writer{store: s, ops: make(chan *op, maxBatchOps)} }
+func newWriter(s *Store) *writer { return &writer{store: s, ops: make(chan *op, maxBatchRows)} }
 
 // errClosed is what writes get once the store is closed.
 var errClosed = &Unavailable{Why: "the task store is closed"}
@@ -115,13 +118,13 @@ func (w *writer) run(ctx context.Context) {
 		case first := <-w.ops:
 			batch = append(batch, first)
 		}
-		bytes := batch[0].bytes
+		rows, bytes := batch[0].rows(), batch[0].bytes
 	gather:
-		for len(batch) < maxBatchOps && bytes < maxBatchBytes {
+		for rows < maxBatchRows && bytes < maxBatchBytes {
 			select {
 			case next := <-w.ops:
 				batch = append(batch, next)
-				bytes += next.bytes
+				rows, bytes = rows+next.rows(), bytes+next.bytes
 			default:
 				break gather
 			}
