@@ -45,17 +45,30 @@ func refusedTunnel(_ context.Context, _ *url.URL, _ *http.Request, answer *http.
 	if answer.StatusCode == http.StatusOK || answer.Header.Get(reasonHeader) == "" {
 		return nil
 	}
-	return &tunnelRefusal{&http.Response{StatusCode: answer.StatusCode, Status: answer.Status, Proto: answer.Proto, ProtoMajor: answer.ProtoMajor, ProtoMinor: answer.ProtoMinor, Header: answer.Header.Clone()}}
+	why, err := io.ReadAll(io.LimitReader(answer.Body, maxTunnelRefusal))
+	if err != nil {
+		return err
+	}
+	return &tunnelRefusal{&http.Response{
+		StatusCode: answer.StatusCode, Status: answer.Status, Proto: answer.Proto, ProtoMajor: answer.ProtoMajor, ProtoMinor: answer.ProtoMinor,
+		Header: answer.Header.Clone(), Body: io.NopCloser(bytes.NewReader(why)),
+	}}
 }
 
+// maxTunnelRefusal bounds what is read of a refusal, in bytes.
+const maxTunnelRefusal = 16 << 10
+
 // RoundTrip implements http.RoundTripper. A refused CONNECT is an answer, as every
-// other refusal is.
+// other refusal is; what comes through a tunnel is no refusal of the agent's.
 func (t *egressTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.http.RoundTrip(r)
 	var refused *tunnelRefusal
 	if errors.As(err, &refused) {
-		refused.answer.Request, refused.answer.Body = r, io.NopCloser(bytes.NewReader(nil))
+		refused.answer.Request = r
 		return refused.answer, nil
+	}
+	if err == nil && r.URL.Scheme == "https" {
+		answer.Header.Del(reasonHeader)
 	}
 	return answer, err
 }

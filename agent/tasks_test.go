@@ -114,7 +114,7 @@ func TestAnHTTPTaskGoesWhereDialMayLead(t *testing.T) {
 	submit := func(url string) *outriggerv1.Task {
 		t.Helper()
 		answer, err := api.SubmitTask(t.Context(), &outriggerv1.SubmitTaskRequest{Task: &outriggerv1.TaskSpec{
-			Work: &outriggerv1.TaskSpec_Http{Http: &outriggerv1.HttpWork{Url: url}}, Retry: &outriggerv1.TaskRetry{MaxAttempts: 1},
+			Work: &outriggerv1.TaskSpec_Http{Http: &outriggerv1.HttpWork{Url: url}},
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -123,15 +123,18 @@ func TestAnHTTPTaskGoesWhereDialMayLead(t *testing.T) {
 	}
 
 	ok := submit(web.URL + "/hook")
-	metadataService := submit("http://169.254.169.254/latest/")
-	itself := submit("http://" + a.Addresses().Admin + "/readyz")
-
 	if h := got.Load(); ok.GetState() != outriggerv1.TaskState_COMPLETED || ok.GetResult().GetHttpStatus() != 204 || h == nil || h.Get("Outrigger-Task-Id") != ok.GetId() {
 		t.Errorf("%v, its headers %v", ok, h)
 	}
-	for _, refused := range []*outriggerv1.Task{metadataService, itself} {
-		if refused.GetState() != outriggerv1.TaskState_FAILED {
-			t.Errorf("%v", refused)
+	for url, why := range map[string]string{
+		"http://169.254.169.254/latest/":              "169.254.169.254 is link-local",
+		"https://169.254.169.254/latest/":             "169.254.169.254 is link-local",
+		"http://" + a.Addresses().Admin + "/readyz":   "it leads back to the agent",
+		"https://" + a.Addresses().Egress + "/readyz": "it leads back to the agent",
+	} {
+		refused := submit(url)
+		if refused.GetState() != outriggerv1.TaskState_FAILED || refused.GetAttempts() != 1 || !strings.HasPrefix(refused.GetError(), "NO_ROUTE: ") || !strings.Contains(refused.GetError(), why) {
+			t.Errorf("%s: %v; want it to say %q", url, refused, why)
 		}
 	}
 }

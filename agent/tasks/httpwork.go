@@ -2,7 +2,9 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -97,7 +99,7 @@ func httpFailure(res *http.Response, now time.Time) *failure {
 	code := res.StatusCode
 	f := &failure{why: short(strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))), after: retryAfter(res.Header.Get("Retry-After"), now)}
 	if reason := res.Header.Get(reasonHeader); reason != "" && code >= 400 {
-		f.why = short(reason + ": " + f.why)
+		f.why = short(reason + ": " + cmp.Or(problemDetail(res), f.why))
 		f.snooze = unseen[reason]
 	}
 	switch {
@@ -108,6 +110,28 @@ func httpFailure(res *http.Response, now time.Time) *failure {
 	}
 	f.permanent = !f.snooze
 	return f
+}
+
+// maxProblem bounds the answer that says why a request was refused, in bytes.
+const maxProblem = 16 << 10
+
+// problemDetail returns what the agent says of its refusal (RFC 9457); empty: the
+// answer is no such thing.
+func problemDetail(res *http.Response) string {
+	if res.Body == nil || res.Header.Get("Content-Type") != "application/problem+json" {
+		return ""
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxProblem))
+	if err != nil {
+		return ""
+	}
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	if err := json.Unmarshal(body, &problem); err != nil {
+		return ""
+	}
+	return problem.Detail
 }
 
 // retryAfter reads the header Retry-After (RFC 9110, 10.2.3); zero: it says nothing.

@@ -2,7 +2,9 @@ package tasks
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,6 +37,21 @@ func TestHowARequestFailed(t *testing.T) {
 		got := httpFailure(&http.Response{StatusCode: tc.code, Header: tc.header}, now)
 		if (got == nil) != (tc.want == nil) || got != nil && fmt.Sprint(*got) != fmt.Sprint(*tc.want) {
 			t.Errorf("%d %v: got %+v, want %+v", tc.code, tc.header, got, tc.want)
+		}
+	}
+}
+
+func TestARefusalByTheAgentSaysWhy(t *testing.T) {
+	for _, tc := range []struct{ contentType, body, want string }{
+		{"application/problem+json", `{"detail": "no service matches authority \"a\""}`, `NO_ROUTE: no service matches authority "a"`},
+		{"application/problem+json", `{"detail": ""}`, "NO_ROUTE: 404 Not Found"},
+		{"application/problem+json", `{"detail": "it broke`, "NO_ROUTE: 404 Not Found"},
+		{"text/plain", "not found", "NO_ROUTE: 404 Not Found"},
+	} {
+		header := http.Header{"Outrigger-Reason": {"NO_ROUTE"}, "Content-Type": {tc.contentType}}
+		got := httpFailure(&http.Response{StatusCode: 404, Header: header, Body: io.NopCloser(strings.NewReader(tc.body))}, time.Time{})
+		if got.why != tc.want || !got.permanent {
+			t.Errorf("%s %s: got %+v, want %q", tc.contentType, tc.body, got, tc.want)
 		}
 	}
 }
