@@ -37,7 +37,7 @@ func lockDatabase(path string, until io.Reader, say io.Writer) error {
 }
 
 // lock has another process take the write lock of a database file, and returns what
-// lets it go. An agent that keeps the file to itself refuses it: then said says so.
+// lets it go. said is "locked", or why it could not.
 func lock(t *testing.T, path string) (said string, unlock func()) {
 	t.Helper()
 	self, err := os.Executable()
