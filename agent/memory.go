@@ -47,8 +47,12 @@ func tuneMemory() {
 // pace is done once: the collector is the process's.
 var pace sync.Once
 
-// collection is garbage that each collection finds.
-type collection struct{ percent int }
+// collection is garbage that each collection finds. It is too large for a block
+// that it would share: there, what lives beside it would keep it.
+type collection struct {
+	percent int
+	_       [2]uint64
+}
 
 // ended sets the percentage for the next one.
 func (c *collection) ended() {
