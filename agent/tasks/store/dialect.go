@@ -46,9 +46,8 @@ type dialect interface {
 	// records makes one JSON array of the rows of a subselect, each an object of the
 	// columns that are named.
 	records(columns []string, subselect string) string
-	// end is the UPDATE that applies the list of endings that stands at a placeholder,
-	// of jobs whose ids stand at another one.
-	end(endings, ids string) string
+	// end is the UPDATE that applies the list of endings that stands at a placeholder.
+	end(placeholder string) string
 	// begin is what an UPDATE sets to give attempts to a worker, whose name stands at
 	// a placeholder.
 	begin(placeholder string) string
@@ -111,7 +110,7 @@ func (sqliteDialect) records(columns []string, sub string) string {
 	}
 	return `SELECT json_group_array(json_object(` + strings.Join(pairs, ", ") + `)) FROM (` + sub + `)`
 }
-func (sqliteDialect) end(p, _ string) string {
+func (sqliteDialect) end(p string) string {
 	return `UPDATE river_job SET
 			attempt = coalesce(ending.attempt, river_job.attempt),
 			errors = CASE WHEN failure IS NULL THEN errors ELSE jsonb_insert(coalesce(errors, jsonb('[]')), '$[#]', jsonb(failure)) END,
@@ -177,7 +176,7 @@ func (postgresDialect) gather(columns, sub string) string {
 func (postgresDialect) records(_ []string, sub string) string {
 	return `SELECT coalesce(json_agg(found), '[]')::text FROM (` + sub + `) AS found`
 }
-func (d postgresDialect) end(p, ids string) string {
+func (postgresDialect) end(p string) string {
 	return `UPDATE river_job SET
 			attempt = coalesce(ending.attempt, river_job.attempt),
 			errors = CASE WHEN failure IS NULL THEN errors ELSE array_append(errors, failure) END,
@@ -186,7 +185,8 @@ func (d postgresDialect) end(p, ids string) string {
 			scheduled_at = coalesce(ending.scheduled_at, river_job.scheduled_at),
 			state = ending.state::river_job_state
 		FROM jsonb_to_recordset(` + p + `::jsonb) AS ending(id bigint, attempt smallint, failure jsonb, finalized_at timestamptz, metadata jsonb, scheduled_at timestamptz, state text)
-		WHERE river_job.id = ending.id AND river_job.state = 'running' AND ` + d.among("river_job.id", ids)
+		WHERE river_job.id = ending.id AND river_job.state = 'running'
+			AND river_job.id = ANY (ARRAY(SELECT (value->>'id')::bigint FROM jsonb_array_elements(` + p + `::jsonb)))` // as in among
 }
 func (postgresDialect) begin(p string) string {
 	return `attempt = attempt + 1, state = 'running', attempted_at = now(), attempted_by = ARRAY[` + p + `::text]`

@@ -204,7 +204,7 @@ func (t *txn) end(ctx context.Context, all []ending) error {
 	if err != nil {
 		return err
 	}
-	if err := t.tx.Exec(ctx, d.end("$1", "$2"), string(text), jsonIDs(ids)); err != nil {
+	if err := t.tx.Exec(ctx, d.end("$1"), string(text)); err != nil {
 		return err
 	}
 	return t.dropLeases(ctx, ids)
