@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	"github.com/outrigger-rpc/outrigger/bench/memory/sidecar"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 )
@@ -25,7 +26,7 @@ const (
 
 // churn makes calls while a hundredth of very many endpoints becomes another one
 // every second.
-func churn() (goals []goal, err error) {
+func churn() (found []goals.Goal, err error) {
 	fmt.Printf("churn: %d calls/s over %d endpoints of a watched file, of which %d are replaced every second for %v\n", churnRate, *churnSize, *churnSize/100, *churnTime)
 	serving := newAddresses()
 	defer serving.stop()
@@ -82,7 +83,7 @@ func churn() (goals []goal, err error) {
 	calls, failed, longest, errs := l.tally(began, time.Now())
 	fmt.Printf("  %d calls, %d failed, the longest took %v\n", calls, failed, longest.Round(time.Millisecond))
 	printErrors(errs)
-	return []goal{
+	return []goals.Goal{
 		succeeded(calls, failed, 100, "while endpoints change"),
 		soon(took, took <= takenOver, takenOver, "a second after the last change, the file's list is the agent's"),
 	}, nil

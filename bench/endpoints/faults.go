@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	"github.com/outrigger-rpc/outrigger/bench/memory/sidecar"
 )
 
@@ -63,7 +64,7 @@ var sequence = []fault{
 }
 
 // faults makes calls while endpoints fail one after the other.
-func faults() (goals []goal, err error) {
+func faults() (found []goals.Goal, err error) {
 	fmt.Printf("faults: %d calls/s over %d endpoints of %v a call; each fault lasts %v\n", *faultRate, endpoints, usual, *faultTime)
 	var processes []*process
 	defer func() {
@@ -105,25 +106,25 @@ func faults() (goals []goal, err error) {
 	began := time.Now()
 	time.Sleep(3 * time.Second)
 	for i, f := range sequence {
-		found, err := suffer(f, &processes[i], agent, w, l)
+		more, err := suffer(f, &processes[i], agent, w, l)
 		if err != nil {
-			return goals, fmt.Errorf("%s: %w", f.name, err)
+			return found, fmt.Errorf("%s: %w", f.name, err)
 		}
-		goals = append(goals, found...)
+		found = append(found, more...)
 	}
 	l.end()
 	ended = true
 	calls, failed, longest, errs := l.tally(began, time.Now())
 	fmt.Printf("  all: %d calls, %d failed, the longest took %v\n", calls, failed, longest.Round(time.Millisecond))
 	printErrors(errs)
-	return append(goals, succeeded(calls, failed, wantSuccess, "over all faults")), nil
+	return append(found, succeeded(calls, failed, wantSuccess, "over all faults")), nil
 }
 
 // listeners are where the agents of all parts listen.
 const listeners = "egress: {address: \"127.0.0.1:0\"}\napi: {address: \"127.0.0.1:0\"}\nadmin: {address: \"127.0.0.1:0\"}\n"
 
 // suffer lets one endpoint have a fault and recover.
-func suffer(f fault, p **process, agent *sidecar.Agent, w *watcher, l *load) (goals []goal, err error) {
+func suffer(f fault, p **process, agent *sidecar.Agent, w *watcher, l *load) (found []goals.Goal, err error) {
 	address := (*p).address
 	fmt.Printf("  %s: %s\n", f.name, address)
 	began := time.Now()
@@ -170,7 +171,7 @@ func suffer(f fault, p **process, agent *sidecar.Agent, w *watcher, l *load) (go
 		fmt.Print("    after it: ")
 		printStates(seen, recovered)
 	}
-	return append(goals,
+	return append(found,
 		soon(out.Sub(began), isOut, f.out, f.name+": out of rotation"),
 		soon(back.Sub(recovered), isBack, backWithin, f.name+": back")), nil
 }

@@ -21,12 +21,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 // part is one of the things shown.
 type part struct {
 	name string
-	run  func() ([]goal, error)
+	run  func() ([]goals.Goal, error)
 }
 
 var parts = []part{
@@ -70,59 +72,36 @@ func run() error {
 			return fmt.Errorf("-only: %q is none of %s", name, strings.Join(names(), ", "))
 		}
 	}
-	missed, judged := 0, 0
+	var tally goals.Tally
 	for _, p := range parts {
 		if !slices.Contains(wanted, p.name) {
 			continue
 		}
-		goals, err := p.run()
+		found, err := p.run()
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for _, g := range goals {
-			judged++
-			if !g.met {
-				missed++
-			}
-			fmt.Println(" ", g)
-		}
-		fmt.Println()
+		tally.Print(found)
 	}
-	if missed > 0 {
-		return fmt.Errorf("%d of %d goals missed", missed, judged)
-	}
-	return nil
-}
-
-// goal is something that was asked for, with what was found.
-type goal struct {
-	about string
-	met   bool
+	return tally.Err()
 }
 
 // soon is the goal that something happened, and not later than a bound.
-func soon(found time.Duration, happened bool, bound time.Duration, what string) goal {
+func soon(found time.Duration, happened bool, bound time.Duration, what string) goals.Goal {
 	if !happened {
-		return goal{fmt.Sprintf("%s: not seen, want within %v", what, bound), false}
+		return goals.Goal{About: fmt.Sprintf("%s: not seen, want within %v", what, bound)}
 	}
-	return goal{fmt.Sprintf("%s after %v, want within %v", what, found.Round(10*time.Millisecond), bound), found <= bound}
+	return goals.Goal{About: fmt.Sprintf("%s after %v, want within %v", what, found.Round(10*time.Millisecond), bound), Met: found <= bound}
 }
 
 // succeeded is the goal that a share of calls, in percent, succeeded.
-func succeeded(calls, failed int, bound float64, what string) goal {
+func succeeded(calls, failed int, bound float64, what string) goals.Goal {
 	share := percent(calls, failed)
-	return goal{fmt.Sprintf("%s: %d of %d calls failed: %.4f %% succeeded, want at least %.2f %%", what, failed, calls, share, bound), calls > 0 && share >= bound}
+	return goals.Goal{About: fmt.Sprintf("%s: %d of %d calls failed: %.4f %% succeeded, want at least %.2f %%", what, failed, calls, share, bound), Met: calls > 0 && share >= bound}
 }
 
 func percent(calls, failed int) float64 {
 	return 100 * float64(calls-failed) / float64(max(calls, 1))
-}
-
-func (g goal) String() string {
-	if g.met {
-		return "met     " + g.about
-	}
-	return "MISSED  " + g.about
 }
 
 // closers are closed in the opposite order.

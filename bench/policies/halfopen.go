@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 
 // halfOpen has 200 callers ask at once for an endpoint that is down, until it
 // is back.
-func halfOpen() (goals []goal, err error) {
+func halfOpen() (found []goals.Goal, err error) {
 	var probes atomic.Int64
 	var back atomic.Bool
 	ctx, cancel := context.WithTimeout(context.Background(), halfOpenFor)
@@ -89,8 +91,8 @@ func halfOpen() (goals []goal, err error) {
 	fmt.Printf("half-open: %d callers and half_open_probes: 1; an endpoint whose first %d probes fail, and the next never ends (timeout: 1s)\n", callers, failingProbes)
 	fmt.Printf("  after %.1f s: %d calls refused, %d probes reached the endpoint, at most %d in flight at once; %d of %d callers were answered in the end\n",
 		time.Since(began).Seconds(), refused.Load(), probes.Load()-1, most.Load(), answered.Load(), callers)
-	return []goal{
-		atMost(float64(most.Load()), 1, "probes in flight at once"),
-		atLeast(float64(answered.Load()), callers, "callers answered in the end, after a probe that never ended"),
+	return []goals.Goal{
+		goals.AtMost(float64(most.Load()), 1, "probes in flight at once"),
+		goals.AtLeast(float64(answered.Load()), callers, "callers answered in the end, after a probe that never ended"),
 	}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 const (
@@ -51,7 +53,7 @@ func slowNowAndThen(ctx context.Context) error {
 
 // hedge offers the same to all at once. Both endpoints are slow now and then,
 // so that a second attempt may meet the same fate.
-func hedge() (goals []goal, err error) {
+func hedge() (found []goals.Goal, err error) {
 	var open closers
 	defer func() { _ = open.close() }()
 	running := []*hedger{
@@ -88,11 +90,11 @@ func hedge() (goals []goal, err error) {
 			return nil, fmt.Errorf("%s: %d of %d calls failed", h.name, failed, len(h.answers))
 		}
 		if i > 0 {
-			goals = append(goals,
-				atLeast(float64(tail)/float64(p99), leastFall, "%s: p99 falls by a factor of", h.name),
-				atMost(h.sent()-1, mostExtra, "%s: extra calls, as a share", h.name))
+			found = append(found,
+				goals.AtLeast(float64(tail)/float64(p99), leastFall, "%s: p99 falls by a factor of", h.name),
+				goals.AtMost(h.sent()-1, mostExtra, "%s: extra calls, as a share", h.name))
 		}
 	}
 	fmt.Println("  " + grpcGoSays)
-	return goals, nil
+	return found, nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 const (
@@ -80,12 +82,12 @@ type limited struct {
 }
 
 // limit offers three times an endpoint's capacity under each limit in turn.
-func limit() ([]goal, error) {
+func limit() ([]goals.Goal, error) {
 	offered := overload * capacity()
 	fmt.Printf("limit: an endpoint with a knee at %d calls at once, %.0f calls a second; offered %.0f a second for %d s, after %v to settle; no answer of use after %v\n",
 		slots, capacity(), offered, *seconds, settling, useful)
 	fmt.Printf("  %-20s %9s %9s %9s %9s %10s %10s %12s %9s %12s\n", "concurrency", "goodput/s", "÷ cap.", "refused", "at once", "p50 ms", "p99 ms", "unloaded p99", "p99 ÷ it", "settling p99")
-	var goals []goal
+	var found []goals.Goal
 	for _, l := range limits {
 		r, err := l.run(offered)
 		if err != nil {
@@ -93,14 +95,14 @@ func limit() ([]goal, error) {
 		}
 		share, slower := r.goodput/capacity(), float64(r.p99)/float64(r.quiet)
 		fmt.Printf("  %-20s %9.0f %9.2f %8.1f%% %9d %10.1f %10.1f %12.1f %9.2f %12.1f\n", l.name, r.goodput, share, 100*float64(r.refused)/float64(r.calls), r.atOnce, ms(r.p50), ms(r.p99), ms(r.quiet), slower, ms(r.early))
-		if len(goals) == 0 { // the first is ours
-			goals = []goal{
-				atLeast(share, leastGood, "%s: goodput as a share of the capacity", l.name),
-				atMost(slower, mostSlower, "%s: p99 of calls let in ÷ p99 unloaded", l.name),
+		if len(found) == 0 { // the first is ours
+			found = []goals.Goal{
+				goals.AtLeast(share, leastGood, "%s: goodput as a share of the capacity", l.name),
+				goals.AtMost(slower, mostSlower, "%s: p99 of calls let in ÷ p99 unloaded", l.name),
 			}
 		}
 	}
-	return goals, nil
+	return found, nil
 }
 
 func (l limiting) run(offered float64) (r limited, err error) {

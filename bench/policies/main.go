@@ -22,12 +22,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 // part is one of the things shown.
 type part struct {
 	name string
-	run  func() ([]goal, error)
+	run  func() ([]goals.Goal, error)
 }
 
 var parts = []part{
@@ -72,51 +74,18 @@ func run() error {
 	if *seconds < 1 {
 		return fmt.Errorf("-seconds %d: want at least 1", *seconds)
 	}
-	missed, judged := 0, 0
+	var tally goals.Tally
 	for _, p := range parts {
 		if !slices.Contains(wanted, p.name) {
 			continue
 		}
-		goals, err := p.run()
+		found, err := p.run()
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for _, g := range goals {
-			judged++
-			if !g.met {
-				missed++
-			}
-			fmt.Println(" ", g)
-		}
-		fmt.Println()
+		tally.Print(found)
 	}
-	if missed > 0 {
-		return fmt.Errorf("%d of %d goals missed", missed, judged)
-	}
-	return nil
-}
-
-// goal is something that was asked for, with what was found.
-type goal struct {
-	about string
-	met   bool
-}
-
-// atMost is the goal that a figure is not above a bound.
-func atMost(figure, bound float64, format string, args ...any) goal {
-	return goal{fmt.Sprintf("%s: %.4g, want at most %.4g", fmt.Sprintf(format, args...), figure, bound), figure <= bound}
-}
-
-// atLeast is the goal that a figure is not below a bound.
-func atLeast(figure, bound float64, format string, args ...any) goal {
-	return goal{fmt.Sprintf("%s: %.4g, want at least %.4g", fmt.Sprintf(format, args...), figure, bound), figure >= bound}
-}
-
-func (g goal) String() string {
-	if g.met {
-		return "met     " + g.about
-	}
-	return "MISSED  " + g.about
+	return tally.Err()
 }
 
 // length is how long a load lasts.

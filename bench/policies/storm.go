@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/outrigger-rpc/outrigger/bench/envoy"
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 const (
@@ -56,7 +57,7 @@ func stormers() []*stormer {
 }
 
 // storm offers the same to all at once while every upstream fails every call.
-func storm() (goals []goal, err error) {
+func storm() (found []goals.Goal, err error) {
 	var open closers
 	defer func() { _ = open.close() }()
 	running := stormers()
@@ -92,5 +93,5 @@ func storm() (goals []goal, err error) {
 	}
 	calls := float64(len(running[0].answers))
 	most := stormShare*calls + stormFloor*float64(max(*seconds, stormLeast))
-	return []goal{atMost(float64(running[0].upstream.calls.Load()), most, "Outrigger's attempts, of %.1f × calls + %d/s", stormShare, stormFloor)}, nil
+	return []goals.Goal{goals.AtMost(float64(running[0].upstream.calls.Load()), most, "Outrigger's attempts, of %.1f × calls + %d/s", stormShare, stormFloor)}, nil
 }

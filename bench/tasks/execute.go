@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/task"
 )
@@ -99,7 +100,7 @@ func (a *agent) executor(name, queue string, spec *outriggerv1.TaskSpec) *execut
 	}
 }
 
-func executePart(b *bench) ([]goal, error) {
+func executePart(b *bench) ([]goals.Goal, error) {
 	ctx := context.Background()
 	all, err := b.executors(ctx)
 	if err != nil {
@@ -122,9 +123,9 @@ func executePart(b *bench) ([]goal, error) {
 		fmt.Printf("  %-36s %9.0f /s  %6.2f × bare   rounds: %.0f\n", e.name, median(e.figures), median(e.figures)/median(all[0].figures), e.figures)
 	}
 	least := leastExecuted[b.store]
-	return []goal{
-		atLeast(median(all[1].figures), least, "the store alone with an empty worker, tasks a second"),
-		atLeast(median(all[2].figures), least, "the agent with calls to an empty server, tasks a second"),
-		atLeast(median(all[3].figures), least, "the agent with an empty worker of an app, tasks a second"),
+	return []goals.Goal{
+		goals.AtLeast(median(all[1].figures), least, "the store alone with an empty worker, tasks a second"),
+		goals.AtLeast(median(all[2].figures), least, "the agent with calls to an empty server, tasks a second"),
+		goals.AtLeast(median(all[3].figures), least, "the agent with an empty worker of an app, tasks a second"),
 	}, nil
 }

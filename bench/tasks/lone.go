@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 )
 
 const (
@@ -12,7 +14,7 @@ const (
 	mostLone    = 3.0 // ms, the median
 )
 
-func lonePart(b *bench) ([]goal, error) {
+func lonePart(b *bench) ([]goals.Goal, error) {
 	ctx := context.Background()
 	all, err := b.ways(ctx)
 	if err != nil {
@@ -39,5 +41,5 @@ func lonePart(b *bench) ([]goal, error) {
 	if b.store != onSQLite {
 		return nil, nil
 	}
-	return []goal{atMost(quantile(took[2], 0.5), mostLone, "a lone submit through the API, SQLite FULL, p50 in ms")}, nil
+	return []goals.Goal{goals.AtMost(quantile(took[2], 0.5), mostLone, "a lone submit through the API, SQLite FULL, p50 in ms")}, nil
 }

@@ -27,13 +27,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	"github.com/outrigger-rpc/outrigger/test/postgres"
 )
 
 // part is one of the things measured. It is given a store's name.
 type part struct {
 	name   string
-	run    func(*bench) ([]goal, error)
+	run    func(*bench) ([]goals.Goal, error)
 	stores []string // it is measured on these
 	asked  bool     // only where it is asked for
 }
@@ -125,7 +126,7 @@ func run() (err error) {
 			return fmt.Errorf("-stores: %q is none of %s, %s", store, onSQLite, onPostgres)
 		}
 	}
-	missed, judged := 0, 0
+	var tally goals.Tally
 	for _, p := range parts {
 		if len(wanted) == 0 && p.asked || len(wanted) > 0 && !slices.Contains(wanted, p.name) {
 			continue
@@ -139,24 +140,14 @@ func run() (err error) {
 			if store == onPostgres {
 				b.server = server
 			}
-			goals, err := p.run(b)
+			found, err := p.run(b)
 			if err = errors.Join(err, b.open.close()); err != nil {
 				return fmt.Errorf("%s on %s: %w", p.name, store, err)
 			}
-			for _, g := range goals {
-				judged++
-				if !g.met {
-					missed++
-				}
-				fmt.Println(" ", g)
-			}
-			fmt.Println()
+			tally.Print(found)
 		}
 	}
-	if missed > 0 {
-		return fmt.Errorf("%d of %d goals missed", missed, judged)
-	}
-	return nil
+	return tally.Err()
 }
 
 // busy says what else the machine does: figures beside which it matters are worth
@@ -179,29 +170,6 @@ func memory(dir string) bool {
 	}
 	kind := int64(s.Type) //nolint:unconvert // it is narrower elsewhere
 	return kind == tmpfs || kind == ramfs
-}
-
-// goal is something that was asked for, with what was found.
-type goal struct {
-	about string
-	met   bool
-}
-
-// atMost is the goal that a figure is not above a bound.
-func atMost(figure, bound float64, format string, args ...any) goal {
-	return goal{fmt.Sprintf("%s: %.4g, want at most %.4g", fmt.Sprintf(format, args...), figure, bound), figure <= bound}
-}
-
-// atLeast is the goal that a figure is not below a bound.
-func atLeast(figure, bound float64, format string, args ...any) goal {
-	return goal{fmt.Sprintf("%s: %.4g, want at least %.4g", fmt.Sprintf(format, args...), figure, bound), figure >= bound}
-}
-
-func (g goal) String() string {
-	if g.met {
-		return "met     " + g.about
-	}
-	return "MISSED  " + g.about
 }
 
 // closers are closed in the opposite order.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/task"
 )
@@ -18,7 +19,7 @@ const (
 	mostResident = 100.0 // MiB
 )
 
-func millionPart(b *bench) ([]goal, error) {
+func millionPart(b *bench) ([]goals.Goal, error) {
 	ctx := context.Background()
 	full, err := b.newAgent(100_000_000)
 	if err != nil {
@@ -100,10 +101,10 @@ func millionPart(b *bench) ([]goal, error) {
 		fmt.Printf("  submits by %d, %-24s %9.0f /s  rounds: %.0f\n", submitters, w.name, median(w.figures), w.figures)
 	}
 	fmt.Printf("  resident: %.0f MiB at most while they were submitted, %.0f at most since, %.0f at the end\n", mib(filling), mib(most), mib(full.resident()))
-	return []goal{
-		atMost(slowest, mostListing, "the slowest first page, p99 in ms"),
-		atMost(median(ways[1].figures)/median(ways[0].figures), mostSlower, "submits are slower than into an empty store by a factor of"),
-		atMost(mib(max(filling, most)), mostResident, "the agent's resident memory at most, in MiB"),
+	return []goals.Goal{
+		goals.AtMost(slowest, mostListing, "the slowest first page, p99 in ms"),
+		goals.AtMost(median(ways[1].figures)/median(ways[0].figures), mostSlower, "submits are slower than into an empty store by a factor of"),
+		goals.AtMost(mib(max(filling, most)), mostResident, "the agent's resident memory at most, in MiB"),
 	}, nil
 }
 

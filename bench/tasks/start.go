@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	outriggerv1 "github.com/outrigger-rpc/outrigger/gen/outrigger/v1"
 	"github.com/outrigger-rpc/outrigger/task"
 )
@@ -17,7 +18,7 @@ const (
 	mostStart  = 5.0 // ms, the median
 )
 
-func startPart(b *bench) ([]goal, error) {
+func startPart(b *bench) ([]goals.Goal, error) {
 	ctx := context.Background()
 	r, err := b.newBare(ctx)
 	if err != nil {
@@ -72,9 +73,9 @@ func startPart(b *bench) ([]goal, error) {
 	}{{"bare River with its defaults", bare}, {"the agent, grpc tasks", calls}, {"the agent, app tasks by a Go worker", apps}} {
 		fmt.Printf("  %-36s p50 %7.2f ms  p99 %7.2f ms  of %d\n", row.name, quantile(row.took, 0.5), quantile(row.took, 0.99), len(row.took))
 	}
-	return []goal{
-		atMost(quantile(calls, 0.5), mostStart, "submit to start of a grpc task, idle, p50 in ms"),
-		atMost(quantile(apps, 0.5), mostStart, "submit to start of an app's task, idle, p50 in ms"),
+	return []goals.Goal{
+		goals.AtMost(quantile(calls, 0.5), mostStart, "submit to start of a grpc task, idle, p50 in ms"),
+		goals.AtMost(quantile(apps, 0.5), mostStart, "submit to start of an app's task, idle, p50 in ms"),
 	}, nil
 }
 

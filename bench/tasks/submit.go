@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outrigger-rpc/outrigger/bench/goals"
 	"github.com/outrigger-rpc/outrigger/task"
 )
 
@@ -88,7 +89,7 @@ func (w *way) rate(submitters int, length time.Duration) (float64, error) {
 	return float64(accepted.Load()) / time.Since(began).Seconds(), nil
 }
 
-func submitPart(b *bench) ([]goal, error) {
+func submitPart(b *bench) ([]goals.Goal, error) {
 	ways, err := b.ways(context.Background())
 	if err != nil {
 		return nil, err
@@ -113,5 +114,5 @@ func submitPart(b *bench) ([]goal, error) {
 	if b.store != onSQLite {
 		return nil, nil
 	}
-	return []goal{atLeast(median(ways[3].figures), leastSubmit, "%d submitters through the API, SQLite FULL, tasks a second", submitters)}, nil
+	return []goals.Goal{goals.AtLeast(median(ways[3].figures), leastSubmit, "%d submitters through the API, SQLite FULL, tasks a second", submitters)}, nil
 }
